@@ -1,0 +1,20 @@
+//! hxe, the Host eXecution Engine: a process supervisor for small Linux machines.
+//!
+//! The map of the house, in reading order. Each room sees only the rooms to its right:
+//!
+//! ```text
+//! main -> cli -> daemon -> config -> api -> {http, supervise} -> {logs, store, metrics} -> program
+//! ```
+//!
+//! `sys`, `clock` and `report` see nothing of the crate and may be used everywhere. Invariants, checked by
+//! `tests/tidy.rs` where reading the source can show them:
+//!
+//! - `supervise/machine.rs` is pure: no I/O, no clock, no channel.
+//! - `supervise` never names `api` or `http`; `store` never names `supervise`; `http` never names `program`.
+//! - Only `sys` contains unsafe code.
+//! - Each external crate has one home, named beside it in `Cargo.toml`.
+//! - Only a program's watcher spawns, signals and reaps that program's process.
+//! - A read is answered from a published snapshot; it never waits for a watcher.
+
+pub mod clock;
+pub mod report;
