@@ -17,4 +17,5 @@
 //! - A read is answered from a published snapshot; it never waits for a watcher.
 
 pub mod clock;
+pub mod program;
 pub mod report;
