@@ -19,3 +19,4 @@
 pub mod clock;
 pub mod program;
 pub mod report;
+pub mod sys;

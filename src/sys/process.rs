@@ -1,0 +1,170 @@
+//! Processes: their ids, ends and signals, and what the daemon asks of the kernel for itself.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{
+    PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, pidfd_open, setrlimit, waitid,
+};
+
+/// The id of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(i32);
+
+impl Pid {
+    /// A process id as the kernel gives it: above 0, so that no signal ever goes to a group or to everybody.
+    pub fn new(number: i32) -> Option<Pid> {
+        (number > 0).then_some(Pid(number))
+    }
+
+    /// The daemon itself.
+    pub fn own() -> Pid {
+        Pid(rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+
+    fn raw(self) -> rustix::process::Pid {
+        rustix::process::Pid::from_raw(self.0).expect("a Pid is above 0")
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a process ended. Source: waitid(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    Code(u8),
+    Signal(i32),
+}
+
+/// Looks whether our child has ended, without reaping it: it stays a zombie and its pid stays its own.
+///
+/// # Errors
+/// `ECHILD` if it is not our child (any more).
+pub fn peek_exit(pid: Pid) -> io::Result<Option<ExitStatus>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    wait(pid, options)
+}
+
+/// Reaps our child if it has ended. From here on its pid may be somebody else's.
+///
+/// # Errors
+/// `ECHILD` if it is not our child (any more).
+pub fn reap(pid: Pid) -> io::Result<Option<ExitStatus>> {
+    wait(pid, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+}
+
+fn wait(pid: Pid, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
+    let status = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid.raw()), options))?;
+    Ok(status.map(|status| match status.terminating_signal() {
+        Some(signal) => ExitStatus::Signal(signal),
+        // An exit status is 8 bits wide.
+        None => ExitStatus::Code(status.exit_status().unwrap_or_default() as u8),
+    }))
+}
+
+/// Sends a signal to one process.
+///
+/// # Errors
+/// `ESRCH` if there is none, `EPERM` if it may not be signalled. Source: kill(2).
+pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes plain numbers; `pid` is above 0, so it names one process.
+    cvt(unsafe { libc::kill(pid.0, signal) })
+}
+
+/// Sends a signal to the process group that `leader` leads.
+///
+/// # Errors
+/// `ESRCH` if the group is empty, `EPERM` if none in it may be signalled. Source: kill(2).
+pub fn kill_group(leader: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes plain numbers; `-pid` is below -1 for any pid but 1, which is never our child's.
+    cvt(unsafe { libc::kill(-leader.0, signal) })
+}
+
+/// A descriptor that names this very process, whatever becomes of its number; `None` where the kernel has none.
+///
+/// # Errors
+/// `ESRCH` if there is no such process.
+pub fn open_pidfd(pid: Pid) -> io::Result<Option<OwnedFd>> {
+    match pidfd_open(pid.raw(), PidfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        // Before Linux 5.3, or where a sandbox forbids it.
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sends KILL to the process that a descriptor names.
+///
+/// # Errors
+/// `ESRCH` if it has been reaped, `EPERM` if it may not be signalled.
+pub fn kill_pidfd(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::pidfd_send_signal(
+        fd,
+        rustix::process::Signal::KILL,
+    )?)
+}
+
+/// Makes orphans of our programs our children, so that nothing that they leave behind is lost from sight.
+pub fn become_subreaper() -> io::Result<()> {
+    // Any pid switches it on.
+    Ok(rustix::process::set_child_subreaper(Some(
+        rustix::process::getpid(),
+    ))?)
+}
+
+/// Raises the soft limit of open files to the hard one, and returns the limits as they were, for programs.
+pub fn raise_open_files() -> (Rlimit, io::Result<()>) {
+    let old = getrlimit(Resource::Nofile);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: old.maximum,
+            maximum: old.maximum,
+        },
+    );
+    (old, raised.map_err(Into::into))
+}
+
+/// Keeps glibc from giving each thread a heap of its own: with a handful of mostly sleeping threads that only costs memory.
+pub fn use_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers and is called before any other thread exists.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Ignores SIGXFSZ: under a limit on the size of files, a write to a log then fails like any other.
+pub fn ignore_file_size_signal() {
+    // SAFETY: sets a disposition, with no handler of ours.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Microseconds of `CLOCK_MONOTONIC`, as sd_notify(3) wants them.
+pub fn monotonic_micros() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+}
+
+/// Whether the process runs as root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn cvt(result: i32) -> io::Result<()> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
