@@ -19,4 +19,5 @@
 pub mod clock;
 pub mod program;
 pub mod report;
+pub mod store;
 pub mod sys;
