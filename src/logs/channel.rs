@@ -1,0 +1,408 @@
+//! One stream of one program: from its FIFO into its log file, with rotation, times, and what happens when the disk
+//! is full.
+//!
+//! Owned by the log thread (`pump`), which says when there is something to move. Never waits and never sleeps.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::cut::{self, Cut};
+use super::dirs::{self, Inode};
+use super::index::{Appender, Kind, Moment};
+use super::moving::{self, Scratch};
+use super::notes::Notes;
+use super::{Settings, Stream, files};
+use crate::clock::BootTime;
+use crate::program::ProgramId;
+use crate::report;
+
+mod full;
+mod logfile;
+
+use full::Trouble;
+use logfile::{Open, last_byte, write_record};
+
+/// Bytes that one turn moves before others have theirs.
+const TURN: usize = 1024 * 1024;
+/// What a pipe grows to while much comes through it: fewer wake-ups a gigabyte. Shrunk again afterwards.
+const BUSY_PIPE: usize = 1024 * 1024;
+/// At most one time record in this span, but for the last of a burst.
+const RECORD_EVERY: Duration = Duration::from_millis(1);
+/// What all channels share.
+pub struct Context {
+    pub log_dir: Arc<OwnedFd>,
+    pub settings: Settings,
+    pub notes: Arc<Notes>,
+    pub scratch: Scratch,
+    /// That pipes are smaller than wished has been said.
+    pub said_small_pipe: bool,
+    /// That an index cannot be written has been said.
+    pub said_index: bool,
+}
+
+impl Context {
+    pub fn new(log_dir: Arc<OwnedFd>, notes: Arc<Notes>, settings: Settings) -> Context {
+        Context {
+            log_dir,
+            settings,
+            notes,
+            scratch: Scratch::default(),
+            said_small_pipe: false,
+            said_index: false,
+        }
+    }
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The pipe is empty. `much`: it was at least half full.
+    Drained { much: bool },
+    /// There is more, but it is others' turn.
+    More,
+    /// Nothing can be moved now: wait until then.
+    Hold(BootTime),
+}
+
+/// A place in the stream where a run ends or begins.
+struct Mark {
+    /// Bytes in the pipe before it, counted from the mark before.
+    bytes: usize,
+    /// Dropped when the place is reached: that tells the one who waits.
+    _reached: Sender<()>,
+}
+
+/// One stream of one program.
+pub struct Channel {
+    pub fifo: OwnedFd,
+    id: ProgramId,
+    stream: Stream,
+    capacity: usize,
+    /// The kernel does not let this pipe grow.
+    small: bool,
+    open: Option<Open>,
+    /// Where the index of the log file with this inode goes on.
+    appender: Option<(Inode, Appender)>,
+    marks: VecDeque<Mark>,
+    trouble: Option<Trouble>,
+    /// Bytes were dropped behind the file's end: what comes next is a new line.
+    gap: bool,
+    /// Where a line was ended last: a run that writes nothing need not end it again.
+    cut_at: Option<(Inode, u64)>,
+}
+
+impl Channel {
+    pub fn new(id: ProgramId, stream: Stream, fifo: OwnedFd, context: &mut Context) -> Channel {
+        let mut channel = Channel {
+            fifo,
+            id,
+            stream,
+            capacity: 0,
+            small: false,
+            open: None,
+            appender: None,
+            marks: VecDeque::new(),
+            trouble: None,
+            gap: false,
+            cut_at: None,
+        };
+        channel.resize(context);
+        channel
+    }
+
+    /// Gives the pipe its size, as far as the kernel lets us.
+    pub fn resize(&mut self, context: &mut Context) {
+        let wanted = context.settings.pipe_size;
+        self.small = false;
+        match rustix::pipe::fcntl_setpipe_size(&self.fifo, wanted) {
+            Ok(size) => self.capacity = size,
+            Err(error) => {
+                self.capacity = rustix::pipe::fcntl_getpipe_size(&self.fifo).unwrap_or(4096);
+                // BUSY: it holds more than that just now, as after a burst; the next burst's end shrinks it.
+                if error != Errno::BUSY && self.capacity < wanted && !context.said_small_pipe {
+                    context.said_small_pipe = true;
+                    let size = self.capacity;
+                    report::warn(format_args!(
+                        "pipes are smaller than logs.pipe_size wants ({size} instead of {wanted} bytes): {error}"
+                    ));
+                }
+            }
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Whether the kernel lets the pipe not grow.
+    pub fn is_small(&self) -> bool {
+        self.small
+    }
+
+    /// Marks the end or begin of a run behind what waits in the pipe now. `reached` is dropped once that is moved.
+    pub fn mark(&mut self, reached: Sender<()>) {
+        let before: usize = self.marks.iter().map(|mark| mark.bytes).sum();
+        self.marks.push_back(Mark {
+            bytes: moving::waiting(self.fifo.as_fd()).saturating_sub(before),
+            _reached: reached,
+        });
+    }
+
+    /// Whether a mark has not been reached yet.
+    pub fn is_marked(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
+    /// Moves what waits in the pipe, as much as one turn may.
+    pub fn turn(&mut self, context: &mut Context) -> Turn {
+        let mut checked = false;
+        let mut moved = 0;
+        loop {
+            let waiting = moving::waiting(self.fifo.as_fd());
+            self.pass_marks(waiting, context);
+            if waiting == 0 {
+                let much = moved >= self.capacity / 2;
+                if much {
+                    self.grow();
+                }
+                return Turn::Drained { much };
+            }
+            if moved >= TURN {
+                self.grow();
+                return Turn::More;
+            }
+            let most = self
+                .marks
+                .front()
+                .map_or(waiting, |mark| mark.bytes.min(waiting));
+            let step = self.ready(&mut checked, context);
+            match step.and_then(|()| self.step(most, context)) {
+                Ok(n) => {
+                    moved += n;
+                    self.count(n);
+                    self.works_again(context);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // Emptied by somebody else: looked at again with the next wake-up.
+                    io::ErrorKind::WouldBlock => return Turn::Drained { much: false },
+                    _ => match self.fail(error, most, context) {
+                        Some(until) => return Turn::Hold(until),
+                        None => moved += most,
+                    },
+                },
+            }
+        }
+    }
+
+    /// Ends a burst: writes the last time record and closes the files.
+    pub fn close(&mut self, context: &mut Context) {
+        self.record(Kind::Data, context);
+        self.open = None;
+        if self.capacity > context.settings.pipe_size
+            && let Ok(size) =
+                rustix::pipe::fcntl_setpipe_size(&self.fifo, context.settings.pipe_size)
+        {
+            self.capacity = size;
+        }
+    }
+
+    fn grow(&mut self) {
+        if self.capacity < BUSY_PIPE && !self.small {
+            match rustix::pipe::fcntl_setpipe_size(&self.fifo, BUSY_PIPE) {
+                Ok(size) => self.capacity = size,
+                Err(_) => self.small = true,
+            }
+        }
+    }
+
+    /// Counts bytes that left the pipe.
+    fn count(&mut self, bytes: usize) {
+        if let Some(mark) = self.marks.front_mut() {
+            mark.bytes = mark.bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Writes and forgets the marks that are reached: with an empty pipe all of them.
+    fn pass_marks(&mut self, waiting: usize, context: &mut Context) {
+        while let Some(mark) = self.marks.front()
+            && (mark.bytes == 0 || waiting == 0)
+        {
+            self.end_line(context);
+            self.tell_dropped(context);
+            self.marks.pop_front();
+        }
+    }
+
+    /// Makes what is written next a new line for readers, if the file ends within one.
+    fn end_line(&mut self, context: &mut Context) {
+        if self.open.is_none() && !self.ends_within_a_line(context) {
+            return;
+        }
+        // A file that cannot be opened: the bytes are there, only the line's end is not known.
+        if self.ready(&mut false, context).is_err() {
+            return;
+        }
+        self.cut(context);
+        self.record(Kind::Data, context);
+    }
+
+    /// Writes down that what comes next in the open file is a new line, if its last byte does not say so.
+    fn cut(&mut self, context: &mut Context) {
+        if let Some(open) = &self.open
+            && self.cut_at != Some((open.inode, open.offset))
+            && open.is_within_a_line()
+        {
+            self.cut_at = Some((open.inode, open.offset));
+            self.record(Kind::Cut, context);
+        }
+    }
+
+    /// Whether the file, not open now, has bytes behind its last newline. Makes nothing.
+    fn ends_within_a_line(&self, context: &Context) -> bool {
+        let found = dirs::open(&*context.log_dir, self.id)
+            .and_then(|dir| files::open_existing(dir.as_fd(), self.stream));
+        match found {
+            Ok(Some(opened)) => {
+                last_byte(&opened.file, opened.size).is_some_and(|byte| byte != b'\n')
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Sees to it that the log file is open, is the current one, and that we write at its end. Looked at once a turn.
+    fn ready(&mut self, checked: &mut bool, context: &mut Context) -> io::Result<()> {
+        if let Some(open) = &mut self.open {
+            if *checked {
+                return Ok(());
+            }
+            *checked = true;
+            if files::is_current(open.dir.as_fd(), self.stream, open.inode) {
+                let size = open.file.metadata()?.len();
+                if size < open.offset
+                    && let Some((_, appender)) = &mut self.appender
+                {
+                    appender.truncate(size);
+                }
+                open.anew |= size == 0;
+                open.offset = size;
+                return Ok(());
+            }
+            // Moved away or removed by somebody: its index goes with the next tidying.
+            self.record(Kind::Data, context);
+            self.open = None;
+        }
+        *checked = true;
+        let dir = dirs::make(&*context.log_dir, self.id, dirs::LOG_DIR)?;
+        let opened = files::open_current(dir.as_fd(), self.stream)?;
+        if opened.size == 0
+            && let Err(error) = files::tidy(dir.as_fd(), context.settings.max_files)
+        {
+            self.say_index(&error, context);
+        }
+        self.open = Some(Open::new(dir, opened));
+        Ok(())
+    }
+
+    /// Moves up to `most` bytes into the open file, or rotates it.
+    fn step(&mut self, most: usize, context: &mut Context) -> io::Result<usize> {
+        let Some(open) = &mut self.open else {
+            return Ok(0);
+        };
+        let max_size = context.settings.max_size;
+        let room = max_size.saturating_sub(open.offset);
+        let mut count = most;
+        let mut full = false;
+        if most as u64 > room {
+            if room > cut::BEFORE {
+                // Less than `most`, so it fits usize.
+                count = (room - cut::BEFORE) as usize;
+            } else {
+                let allowed = (max_size + cut::BEYOND).saturating_sub(open.offset).max(1);
+                // Both at most BEFORE + BEYOND.
+                let (room, allowed) = (room as usize, allowed as usize);
+                let bytes = context.scratch.peek(self.fifo.as_fd(), most.min(allowed))?;
+                let at_line_end = open.offset > 0 && !open.is_within_a_line();
+                match cut::decide(&bytes, room, allowed, at_line_end) {
+                    Cut::After(n) => (count, full) = (n, true),
+                    Cut::NotYet(n) => count = n,
+                    Cut::Before => {
+                        self.rotate(context)?;
+                        return Ok(0);
+                    }
+                }
+            }
+        }
+        let moved = moving::to_file(
+            self.fifo.as_fd(),
+            &open.file,
+            open.offset,
+            count,
+            &mut open.copies,
+            &mut context.scratch,
+        )?;
+        if std::mem::take(&mut self.gap) {
+            self.cut(context);
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(moved);
+        };
+        self.cut_at = None;
+        open.offset += moved as u64;
+        open.unrecorded = true;
+        if BootTime::now().since(open.recorded) >= RECORD_EVERY {
+            self.record(Kind::Data, context);
+        }
+        if full && moved == count {
+            // The bytes are moved, so this is no failure yet: the next step finds the file full and rotates again.
+            let _ = self.rotate(context);
+        }
+        Ok(moved)
+    }
+
+    /// Gives the next bytes a new file.
+    fn rotate(&mut self, context: &mut Context) -> io::Result<()> {
+        self.record(Kind::Data, context);
+        if let Some(open) = self.open.take() {
+            files::rotate(open.dir.as_fd(), self.stream, context.settings.max_files)?;
+            let opened = files::open_current(open.dir.as_fd(), self.stream)?;
+            self.open = Some(Open::new(open.dir, opened));
+        }
+        Ok(())
+    }
+
+    /// Writes down that the bytes up to here are of now. A failure costs their times only.
+    fn record(&mut self, kind: Kind, context: &mut Context) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        if kind == Kind::Data && !open.unrecorded {
+            return;
+        }
+        open.unrecorded = false;
+        let now = Moment::now();
+        open.recorded = now.since_boot;
+        if let Err(error) = write_record(open, self.stream, &mut self.appender, now, kind) {
+            self.appender = None;
+            open.index = None;
+            self.say_index(&error, context);
+        }
+    }
+
+    fn say_index(&self, error: &io::Error, context: &mut Context) {
+        // Not found: somebody removed the directory, and the next burst makes it anew.
+        if !context.said_index && error.kind() != io::ErrorKind::NotFound {
+            context.said_index = true;
+            let (id, stream) = (self.id, self.stream.as_str());
+            report::warn(format_args!(
+                "what is kept beside the log file of {id} ({stream}) cannot be written: {error}"
+            ));
+        }
+    }
+}

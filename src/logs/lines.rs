@@ -1,0 +1,358 @@
+//! The lines of one log file, last to first.
+//!
+//! Reads 64 KiB at a time and keeps no text: a line is where it stands, when it was written, and the level it states.
+//! Called by `read`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::index::Moment;
+use super::times::Times;
+use super::{Level, level};
+
+const WINDOW: usize = 64 * 1024;
+/// Longest line that is given in one piece.
+pub const LONGEST: u64 = 16 * 1024;
+/// Bytes from one piece of a longer line to the next: a little less than [`LONGEST`], so that a piece that begins
+/// early, at a whole UTF-8 character, is no longer than that either.
+const PIECE: u64 = LONGEST - 4;
+
+/// A line, or a piece of a long one, without its newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub start: u64,
+    /// At most [`LONGEST`].
+    pub len: u32,
+    /// When the line was finished.
+    pub at: Moment,
+    /// What the line itself says.
+    pub level: Option<Level>,
+}
+
+/// A walk over a file's lines, from its end.
+pub struct Lines {
+    window: Window,
+    times: Times,
+    /// Where the lines end that are still to come.
+    end: u64,
+    /// The file grows no more: its last bytes are a line even without a newline.
+    finished: bool,
+    pieces: Option<Pieces>,
+}
+
+/// A line that is given piece by piece, from its end.
+struct Pieces {
+    start: u64,
+    end: u64,
+    /// Bytes at the end that are not shown: a carriage return.
+    hidden: u64,
+    /// Pieces that are still to come.
+    left: u64,
+    count: u64,
+    at: Moment,
+    level: Option<Level>,
+}
+
+impl Lines {
+    /// The lines among the first `size` bytes of a file. `finished`: it grows no more.
+    pub fn new(file: Arc<File>, size: u64, times: Times, finished: bool) -> Lines {
+        Lines {
+            window: Window {
+                file,
+                start: 0,
+                bytes: Vec::new(),
+            },
+            times,
+            end: size,
+            finished,
+            pieces: None,
+        }
+    }
+
+    /// The line before the one given last.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file was truncated meanwhile: nothing more can come.
+    pub fn previous(&mut self) -> io::Result<Option<Line>> {
+        loop {
+            if let Some(pieces) = &mut self.pieces {
+                if let Some(line) = pieces.previous(&self.window.file)? {
+                    return Ok(Some(line));
+                }
+                self.pieces = None;
+            }
+            if self.end == 0 {
+                return Ok(None);
+            }
+            self.pieces = Some(self.line()?);
+        }
+    }
+
+    /// Takes the last line off what is left.
+    fn line(&mut self) -> io::Result<Pieces> {
+        let (at, cut) = self.times.seek(self.end);
+        let terminated = self.window.byte(self.end - 1)? == b'\n';
+        let end = self.end - u64::from(terminated);
+        // Behind the last newline: a line if its run has ended.
+        let complete = terminated || cut || self.finished;
+        self.finished = true;
+        let start = self.start_of(end)?;
+        self.end = start;
+        let length = end - start;
+        let count = if length <= LONGEST {
+            1
+        } else {
+            length.div_ceil(PIECE)
+        };
+        let mut head = [0; level::HEAD];
+        let head = &mut head[..length.min(level::HEAD as u64) as usize];
+        self.window.read(start, head)?;
+        Ok(Pieces {
+            start,
+            end,
+            hidden: u64::from(terminated && length > 0 && self.window.byte(end - 1)? == b'\r'),
+            // Of a line that still grows, all pieces but the last are as they will be.
+            left: count - u64::from(!complete),
+            count,
+            at,
+            level: level::detect(head),
+        })
+    }
+
+    /// Where the line begins that ends at `end`: behind a newline or where a run ended, else where the file begins.
+    fn start_of(&mut self, end: u64) -> io::Result<u64> {
+        let mut high = end;
+        loop {
+            let low = self.times.current().start.min(high);
+            if let Some(newline) = self.window.last_newline(low, high)? {
+                return Ok(newline + 1);
+            }
+            if low == 0 {
+                return Ok(0);
+            }
+            high = low;
+            self.times.step();
+            let span = self.times.current();
+            if span.cut && span.end == low {
+                return Ok(low);
+            }
+        }
+    }
+}
+
+impl Pieces {
+    fn previous(&mut self, file: &File) -> io::Result<Option<Line>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let last = self.left == self.count;
+        let start = self.boundary(self.left - 1, file)?;
+        let end = self.boundary(self.left, file)? - if last { self.hidden } else { 0 };
+        self.left -= 1;
+        Ok(Some(Line {
+            start,
+            // At most LONGEST.
+            len: end.saturating_sub(start) as u32,
+            at: self.at,
+            level: self.level,
+        }))
+    }
+
+    /// Where piece `number` begins: counted from the line's begin, and back to the begin of a UTF-8 character.
+    fn boundary(&self, number: u64, file: &File) -> io::Result<u64> {
+        if number == 0 {
+            return Ok(self.start);
+        }
+        if number == self.count {
+            return Ok(self.end);
+        }
+        let at = self.start + number * PIECE;
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, at - 3)?;
+        Ok(at - back_to_character(bytes))
+    }
+}
+
+/// How far before the last of four bytes the character begins that it belongs to; 0 if that is no UTF-8.
+fn back_to_character(bytes: [u8; 4]) -> u64 {
+    for back in 0..4_u8 {
+        let byte = bytes[3 - usize::from(back)];
+        if byte & 0xc0 != 0x80 {
+            let length = match byte {
+                0xc2..=0xdf => 2,
+                0xe0..=0xef => 3,
+                0xf0..=0xf4 => 4,
+                _ => 1,
+            };
+            return if length > back { u64::from(back) } else { 0 };
+        }
+    }
+    0
+}
+
+/// A piece of a file in memory.
+struct Window {
+    file: Arc<File>,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// Loads what stands before `end`.
+    fn load(&mut self, end: u64) -> io::Result<()> {
+        let start = end.saturating_sub(WINDOW as u64);
+        // At most WINDOW.
+        self.bytes.resize((end - start) as usize, 0);
+        self.start = start;
+        let read = self.file.read_exact_at(&mut self.bytes, start);
+        if read.is_err() {
+            self.bytes.clear();
+        }
+        read
+    }
+
+    fn byte(&mut self, at: u64) -> io::Result<u8> {
+        if at < self.start || at >= self.end() {
+            self.load(at + 1)?;
+        }
+        // Within the window, which fits usize.
+        Ok(self.bytes[(at - self.start) as usize])
+    }
+
+    /// Copies the bytes at `at`, from memory if they are there.
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let here = at
+            .checked_sub(self.start)
+            .and_then(|from| usize::try_from(from).ok())
+            .and_then(|from| self.bytes.get(from..from + into.len()));
+        match here {
+            Some(bytes) => {
+                into.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => self.file.read_exact_at(into, at),
+        }
+    }
+
+    /// The last newline in `low..high`.
+    fn last_newline(&mut self, low: u64, mut high: u64) -> io::Result<Option<u64>> {
+        while high > low {
+            if high <= self.start || high > self.end() {
+                self.load(high)?;
+            }
+            let from = low.max(self.start);
+            // Both within the window.
+            let bytes = &self.bytes[(from - self.start) as usize..(high - self.start) as usize];
+            if let Some(found) = bytes.iter().rposition(|&b| b == b'\n') {
+                return Ok(Some(from + found as u64));
+            }
+            high = from;
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::logs::index::{Appender, Kind};
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn lines(text: &[u8], cuts: &[u64], finished: bool) -> Vec<String> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        let now = Moment::from_wall(Timestamp::now());
+        let mut index = tempfile::tempfile().unwrap();
+        let mut appender = Appender::new(0, 0);
+        for cut in cuts {
+            let write = appender.record(*cut, now, Kind::Cut);
+            index.write_all(&write.bytes[..write.len]).unwrap();
+        }
+        let size = text.len() as u64;
+        let times = Times::new(Some(index), size, now);
+        let mut lines = Lines::new(Arc::new(file), size, times, finished);
+        let mut found = Vec::new();
+        while let Some(line) = lines.previous().unwrap() {
+            let start = line.start as usize;
+            let bytes = &text[start..start + line.len as usize];
+            found.push(String::from_utf8_lossy(bytes).into_owned());
+        }
+        found.reverse();
+        found
+    }
+
+    #[test]
+    fn lines_come_without_their_newlines_and_empty_ones_count() {
+        assert_eq!(lines(b"a\n\nb\r\n", &[], false), ["a", "", "b"]);
+        assert_eq!(lines(b"\n", &[], false), [""]);
+        assert!(lines(b"", &[], true).is_empty());
+    }
+
+    #[test]
+    fn what_has_no_newline_yet_is_a_line_once_its_run_has_ended() {
+        assert_eq!(lines(b"a\nbc", &[], false), ["a"]);
+        assert_eq!(lines(b"a\nbc", &[4], false), ["a", "bc"]);
+        assert_eq!(lines(b"a\nbc", &[], true), ["a", "bc"]);
+    }
+
+    #[test]
+    fn runs_are_never_joined() {
+        assert_eq!(lines(b"abcd\n", &[2], false), ["ab", "cd"]);
+        assert_eq!(lines(b"ab\ncd\n", &[2], false), ["ab", "", "cd"]);
+        assert_eq!(lines(b"abcd", &[2], false), ["ab"]);
+        assert_eq!(lines(b"abcdef\n", &[2, 4], false), ["ab", "cd", "ef"]);
+    }
+
+    #[test]
+    fn a_long_line_comes_in_pieces_that_split_no_character_and_lose_nothing() {
+        let text = "ä€😀".repeat(9000);
+        let found = lines(format!("first\n{text}\n").as_bytes(), &[], false);
+        assert_eq!(found[0], "first");
+        assert!(found.len() > 5 && found.iter().all(|piece| piece.len() as u64 <= LONGEST));
+        assert_eq!(found[1..].concat(), text);
+    }
+
+    #[test]
+    fn of_a_long_line_that_still_grows_the_pieces_are_as_they_will_be() {
+        let text = "x".repeat(40_000);
+        let growing = lines(text.as_bytes(), &[], false);
+        let done = lines(format!("{text}yyy\n").as_bytes(), &[], false);
+        assert_eq!(growing, done[..2]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_whatever_is_written(
+            parts in prop::collection::vec(
+                prop_oneof![Just("\n".to_owned()), Just("\r\n".to_owned()), "[a-zä]{0,9}", Just("z".repeat(70_000))], 0..12
+            ),
+            cuts in prop::collection::vec(0_u64..100_000, 0..5)
+        ) {
+            let text = parts.concat();
+            let size = text.len() as u64;
+            let mut cuts: Vec<_> = cuts.into_iter().filter(|cut| *cut <= size).collect();
+            cuts.sort_unstable();
+            let found = lines(text.as_bytes(), &cuts, true).concat();
+            let plain: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
+            let found: String = found.chars().filter(|c| *c != '\r' && *c != '\u{fffd}').collect();
+            // A cut may split a character.
+            if text.is_ascii() {
+                prop_assert_eq!(found, plain);
+            }
+        }
+
+        #[test]
+        fn lines_are_those_that_a_reader_of_text_sees(text in "[ab\n]{0,200}") {
+            let expected: Vec<_> = text.lines().map(str::to_owned).collect();
+            prop_assert_eq!(lines(text.as_bytes(), &[], true), expected);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Programs' logs: the kernel moves the bytes from FIFOs to files, times are kept beside them, reading does the rest.
+//!
+//! `log_dir/<id>/stdout.log` and `stderr.log` hold exactly what the program wrote; hxe's own lines are a third stream,
+//! in `run_dir`. One thread (`hxe-logs`) moves the bytes of all programs; what it has not moved waits in the pipes, so
+//! a daemon that dies loses nothing. Called by watchers and by the API.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::fs::{Gid, OFlags};
+use rustix::io::Errno;
+
+use crate::clock::Timestamp;
+use crate::program::ProgramId;
+use crate::report;
+
+mod channel;
+mod cut;
+mod dirs;
+mod files;
+mod index;
+mod level;
+mod lines;
+mod moving;
+mod notes;
+mod pump;
+mod read;
+#[cfg(test)]
+mod tests;
+mod times;
+
+pub use read::Last;
+
+use channel::Context;
+use dirs::Inode;
+use notes::Notes;
+use pump::{Pump, Queue, Request};
+
+const STACK: usize = 128 * 1024;
+/// How long a run's end or begin waits for the log thread, which may be held by a full disk.
+const MARK: Duration = Duration::from_secs(1);
+/// How long adding and removing wait for it.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// `[logs]` of the configuration. All may change while the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of one stream's file before it is rotated.
+    pub max_size: u64,
+    /// Rotated files kept.
+    pub max_files: u32,
+    /// Bytes that a program can write while nobody reads.
+    pub pipe_size: usize,
+    pub on_full: OnFull,
+}
+
+/// What happens to a program's output when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is counted, said, and thrown away.
+    Drop,
+    /// It waits in the pipe: the program is held when that is full.
+    Block,
+}
+
+/// A line's level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    /// As the API shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+
+    /// The level that the API calls `name`.
+    pub fn from_name(name: &str) -> Option<Level> {
+        [Level::Debug, Level::Info, Level::Warn, Level::Error]
+            .into_iter()
+            .find(|level| level.as_str() == name)
+    }
+}
+
+/// Where a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+    Hxe,
+}
+
+impl Stream {
+    /// As the API shows it, and as files are named.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+            Stream::Hxe => "hxe",
+        }
+    }
+
+    /// The level of a line that states none.
+    const fn level(self) -> Level {
+        match self {
+            Stream::Stdout | Stream::Hxe => Level::Info,
+            Stream::Stderr => Level::Error,
+        }
+    }
+}
+
+/// One line of a program's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub timestamp: Timestamp,
+    pub level: Level,
+    pub stream: Stream,
+    pub message: String,
+}
+
+/// Which entries are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// How many of the last, counted after the filter; at most 10,000.
+    pub lines: usize,
+    /// Empty: all levels.
+    pub levels: Vec<Level>,
+}
+
+/// The logs of all programs. Dropped, it ends the log thread; what programs write then waits in their pipes.
+pub struct Logs {
+    log_dir: Arc<OwnedFd>,
+    run_dir: Arc<OwnedFd>,
+    notes: Arc<Notes>,
+    queue: Arc<Queue>,
+    /// The FIFOs that the log thread reads, to see when one was replaced.
+    fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Logs {
+    /// Starts the log thread. `log_dir` and `run_dir` are open directories; everything is opened relative to them,
+    /// without following links.
+    pub fn start(log_dir: OwnedFd, run_dir: OwnedFd, settings: Settings) -> io::Result<Logs> {
+        let (log_dir, run_dir) = (Arc::new(log_dir), Arc::new(run_dir));
+        let notes = Arc::new(Notes::new(run_dir.clone()));
+        let queue = Arc::new(Queue::new()?);
+        let context = Context::new(log_dir.clone(), notes.clone(), settings);
+        let mut pump = Pump::new(queue.clone(), context)?;
+        let thread = std::thread::Builder::new()
+            .name("hxe-logs".to_owned())
+            .stack_size(STACK)
+            .spawn(move || pump.run())?;
+        Ok(Logs {
+            log_dir,
+            run_dir,
+            notes,
+            queue,
+            fifos: Mutex::default(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes new settings for what comes from now on.
+    pub fn set(&self, settings: Settings) {
+        self.queue.send(Request::Set(settings));
+    }
+
+    /// Makes a program's directories and FIFOs, or takes up those that are there, and begins to move what they hold.
+    ///
+    /// # Errors
+    /// A directory cannot be made or belongs to somebody else; no descriptors.
+    pub fn add(&self, id: ProgramId) -> io::Result<()> {
+        dirs::make(&*self.log_dir, id, dirs::LOG_DIR)?;
+        let dir = dirs::make(&*self.run_dir, id, dirs::RUN_DIR)?;
+        let stdout = dirs::open_fifo(&dir, Stream::Stdout)?;
+        let stderr = dirs::open_fifo(&dir, Stream::Stderr)?;
+        let (reply, answer) = mpsc::channel();
+        self.queue.send(Request::Add {
+            id,
+            fifos: [stdout.fd, stderr.fd],
+            reply,
+        });
+        answer.recv_timeout(ANSWER).map_err(unanswered)??;
+        self.known().insert(id, [stdout.inode, stderr.inode]);
+        Ok(())
+    }
+
+    /// Opens stdout and stderr for a run whose group is `gid`: read-write, blocking, each an open description of its
+    /// own. The run begins here: what comes now is a new line.
+    ///
+    /// # Errors
+    /// As for [`Logs::add`].
+    pub fn begin_run(&self, id: ProgramId, gid: u32) -> io::Result<[OwnedFd; 2]> {
+        let mut fifos = self.open_fifos(id)?;
+        if self.known().get(&id) != Some(&[fifos[0].inode, fifos[1].inode]) {
+            // Removed or replaced by somebody since: the log thread must read what the program writes to.
+            self.add(id)?;
+            fifos = self.open_fifos(id)?;
+        }
+        for fifo in &fifos {
+            // Not root, and not a member of that group: the program then cannot open /dev/stderr anew, no more.
+            match rustix::fs::fchown(&fifo.fd, None, Some(Gid::from_raw(gid))) {
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let flags = rustix::fs::fcntl_getfl(&fifo.fd)?;
+            rustix::fs::fcntl_setfl(&fifo.fd, flags - OFlags::NONBLOCK)?;
+        }
+        self.mark(id);
+        Ok(fifos.map(|fifo| fifo.fd))
+    }
+
+    /// Moves what the ended run left in its pipes, and marks the end: the last piece counts as a line. Returns once
+    /// that is done, or after a second if the log thread cannot (disk full with `block`).
+    pub fn end_run(&self, id: ProgramId) {
+        self.mark(id);
+    }
+
+    /// Adds a line of hxe's own to the program's log. Never fails: what cannot be written is reported.
+    pub fn note(&self, id: ProgramId, level: Level, message: &str) {
+        self.notes.note(id, level, message);
+    }
+
+    /// Removes a program's logs and FIFOs; called when nothing of it runs any more.
+    ///
+    /// # Errors
+    /// Something in its directories cannot be removed; the rest of them may be gone then.
+    pub fn remove(&self, id: ProgramId) -> io::Result<()> {
+        self.known().remove(&id);
+        let (done, gone) = mpsc::channel::<()>();
+        self.queue.send(Request::Remove { id, done });
+        match gone.recv_timeout(ANSWER) {
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => {}
+            Err(late @ RecvTimeoutError::Timeout) => return Err(unanswered(late)),
+        }
+        dirs::remove(&*self.log_dir, id)?;
+        dirs::remove(&*self.run_dir, id)
+    }
+
+    /// Finds the last entries, oldest first, in bounded memory whatever their size.
+    ///
+    /// # Errors
+    /// Files cannot be opened or read.
+    pub fn last(&self, id: ProgramId, query: &Query) -> io::Result<Last> {
+        read::last(&*self.log_dir, &self.notes, id, query)
+    }
+
+    fn open_fifos(&self, id: ProgramId) -> io::Result<[dirs::Fifo; 2]> {
+        let dir = dirs::make(&*self.run_dir, id, dirs::RUN_DIR)?;
+        let dir = dir.as_fd();
+        Ok([
+            dirs::open_fifo(dir, Stream::Stdout)?,
+            dirs::open_fifo(dir, Stream::Stderr)?,
+        ])
+    }
+
+    /// Marks the present place in the program's streams, and waits until what is before it is on its way to disk.
+    fn mark(&self, id: ProgramId) {
+        let (reached, passed) = mpsc::channel();
+        self.queue.send(Request::Mark { id, reached });
+        if let Err(RecvTimeoutError::Timeout) = passed.recv_timeout(MARK) {
+            report::warn(format_args!(
+                "what {id} wrote is still waiting to be written to its log files"
+            ));
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<ProgramId, [Inode; 2]>> {
+        self.fifos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        self.queue.send(Request::Stop);
+        if let Some(thread) = self.thread.take() {
+            // It survives panics, so this is no news to anybody.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn unanswered(_: RecvTimeoutError) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the log thread does not answer")
+}

@@ -1,0 +1,286 @@
+//! hxe's own lines on a program: `run_dir/<id>/hxe.log`, at most 64 KiB, begun anew with each boot.
+//!
+//! Two files of 32 KiB, the older one as `hxe.log.1`. Each begins with the boot it belongs to; a line is
+//! `<boot clock in us> <wall clock in us> <level> <message>`. Written by watchers and the log thread, read by `read`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::index::{Moment, this_boot};
+use super::{Level, dirs};
+use crate::clock::{BootTime, boot_id};
+use crate::program::ProgramId;
+use crate::report;
+
+const CURRENT: &str = "hxe.log";
+const OLDER: &str = "hxe.log.1";
+/// Bytes of each of the two files.
+const FILE: u64 = 32 * 1024;
+/// Bytes of a message.
+const MESSAGE: usize = 4096;
+const FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
+/// The third stream of all programs.
+pub struct Notes {
+    run_dir: Arc<OwnedFd>,
+    /// Held while the files of a program are read or written, so that neither sees a rotation half done.
+    turn: Mutex<()>,
+    /// That a line could not be written has been said.
+    said: AtomicBool,
+}
+
+/// One of hxe's own lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub at: Moment,
+    pub level: Level,
+    pub message: String,
+}
+
+impl Notes {
+    pub fn new(run_dir: Arc<OwnedFd>) -> Notes {
+        Notes {
+            run_dir,
+            turn: Mutex::new(()),
+            said: AtomicBool::new(false),
+        }
+    }
+
+    /// Adds a line of now. What cannot be written is reported, once until it works again.
+    pub fn note(&self, id: ProgramId, level: Level, message: &str) {
+        let line = line(&Moment::now(), level, message);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.write(id, &line) {
+            Ok(()) => self.said.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.said.swap(true, Ordering::Relaxed) {
+                    report::warn(format_args!(
+                        "a line for the log of {id} cannot be written: {error}; it was: {message}"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn write(&self, id: ProgramId, line: &str) -> io::Result<()> {
+        let dir = dirs::open(&*self.run_dir, id)?;
+        let mut text = String::new();
+        let mut size = 0;
+        let mut file = match open(&dir, CURRENT)? {
+            Some(file) if belongs_to_this_boot(&file) => {
+                size = file.metadata()?.len();
+                Some(file)
+            }
+            Some(_) => {
+                unlink(&dir, CURRENT)?;
+                unlink(&dir, OLDER)?;
+                None
+            }
+            None => None,
+        };
+        if size + line.len() as u64 > FILE {
+            rustix::fs::renameat(&dir, CURRENT, &dir, OLDER)?;
+            file = None;
+        }
+        let file = match file {
+            Some(file) => file,
+            None => {
+                size = 0;
+                text = header();
+                let flags = FLAGS | OFlags::CREATE | OFlags::EXCL;
+                rustix::fs::openat(&dir, CURRENT, flags, Mode::from_raw_mode(0o640))?.into()
+            }
+        };
+        text.push_str(line);
+        let written = file.write_all_at(text.as_bytes(), size);
+        if written.is_err() {
+            // Half a line would be joined with the next.
+            file.set_len(size)?;
+        }
+        written
+    }
+
+    /// All lines of this boot, oldest first.
+    pub fn read(&self, id: ProgramId) -> io::Result<Vec<Note>> {
+        let mut notes = Vec::new();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = match dirs::open(&*self.run_dir, id) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(notes),
+            Err(error) => return Err(error),
+        };
+        for name in [OLDER, CURRENT] {
+            if let Some(file) = open(&dir, name)? {
+                let mut bytes = Vec::new();
+                file.take(FILE).read_to_end(&mut bytes)?;
+                let text = String::from_utf8_lossy(&bytes);
+                if let Some(lines) = text.strip_prefix(&header()) {
+                    notes.extend(lines.lines().filter_map(parse));
+                }
+            }
+        }
+        Ok(notes)
+    }
+}
+
+fn header() -> String {
+    format!("boot {}\n", boot_id())
+}
+
+fn belongs_to_this_boot(file: &File) -> bool {
+    let header = header();
+    let mut found = vec![0; header.len()];
+    file.read_exact_at(&mut found, 0).is_ok() && found == header.as_bytes()
+}
+
+/// Opens one of the files; what is none is removed.
+fn open(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    match rustix::fs::openat(dir, name, FLAGS, Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            if file.metadata()?.is_file() {
+                return Ok(Some(file));
+            }
+            unlink(dir, name)?;
+            Ok(None)
+        }
+        Err(Errno::NOENT) => Ok(None),
+        Err(Errno::LOOP | Errno::NXIO) => {
+            unlink(dir, name)?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unlink(dir: &OwnedFd, name: &str) -> io::Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn line(at: &Moment, level: Level, message: &str) -> String {
+    let boot = at.since_boot.as_micros();
+    let wall = at.wall().as_micros();
+    let mut text = format!("{boot} {wall} {} ", level.as_str());
+    let end = text.len() + MESSAGE;
+    for c in message.chars() {
+        if text.len() + c.len_utf8() > end {
+            break;
+        }
+        text.push(if c.is_control() { ' ' } else { c });
+    }
+    text.push('\n');
+    text
+}
+
+fn parse(line: &str) -> Option<Note> {
+    let mut fields = line.splitn(4, ' ');
+    let since_boot = BootTime::from_micros(fields.next()?.parse().ok()?);
+    let wall: i64 = fields.next()?.parse().ok()?;
+    let level = Level::from_name(fields.next()?)?;
+    let message = fields.next()?.to_owned();
+    let at = Moment {
+        boot: this_boot(),
+        since_boot,
+        wall_offset: wall.saturating_sub_unsigned(since_boot.as_micros()),
+    };
+    Some(Note { at, level, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::tests::open_path;
+    use proptest::prelude::*;
+
+    const ID: ProgramId = ProgramId(1);
+
+    fn notes() -> (tempfile::TempDir, Notes) {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("program-1")).unwrap();
+        let dir = Arc::new(open_path(temp.path()).unwrap());
+        (temp, Notes::new(dir))
+    }
+
+    #[test]
+    fn lines_come_back_in_order_without_control_characters() {
+        let (_temp, notes) = notes();
+        notes.note(ID, Level::Info, "Program started successfully");
+        notes.note(ID, Level::Warn, "two\nlines\u{1b}[0m");
+        let found = notes.read(ID).unwrap();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|n| (n.level, n.message.as_str()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                (Level::Info, "Program started successfully"),
+                (Level::Warn, "two lines [0m")
+            ]
+        );
+        assert!(!found[0].at.is_after(&found[1].at));
+    }
+
+    #[test]
+    fn sixty_four_kibibytes_are_kept_and_the_newest_lines_are_among_them() {
+        let (temp, notes) = notes();
+        for n in 0..2000 {
+            notes.note(ID, Level::Info, &format!("{n} {}", "x".repeat(100)));
+        }
+        let found = notes.read(ID).unwrap();
+        assert!(found.len() > 200 && found[found.len() - 1].message.starts_with("1999 "));
+        let size: u64 = [CURRENT, OLDER]
+            .iter()
+            .map(|name| {
+                temp.path()
+                    .join("program-1")
+                    .join(name)
+                    .metadata()
+                    .unwrap()
+                    .len()
+            })
+            .sum();
+        assert!(size <= 2 * FILE);
+    }
+
+    #[test]
+    fn another_boot_begins_anew() {
+        let (temp, notes) = notes();
+        let path = temp.path().join("program-1").join(CURRENT);
+        std::fs::write(&path, "boot earlier\n1 1 info old\n").unwrap();
+        assert!(notes.read(ID).unwrap().is_empty());
+        notes.note(ID, Level::Info, "new");
+        assert_eq!(notes.read(ID).unwrap().len(), 1);
+        assert!(!std::fs::read_to_string(path).unwrap().contains("old"));
+    }
+
+    #[test]
+    fn a_program_without_a_directory_has_no_lines_and_gets_none() {
+        let (_temp, notes) = notes();
+        notes.note(ProgramId(2), Level::Info, "x");
+        assert!(notes.read(ProgramId(2)).unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_parsed_without_harm(text in ".{0,80}", boot: u64, wall: i64) {
+            parse(&text);
+            if let Some(note) = parse(&format!("{boot} {wall} info {text}")) {
+                note.at.wall();
+            }
+        }
+    }
+}

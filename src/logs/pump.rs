@@ -1,0 +1,385 @@
+//! The log thread, `hxe-logs`: waits until a program wrote something, and lets its channel move it.
+//!
+//! The one writer of all log files. Sleeps without a timer when no program writes; takes requests from other threads
+//! by a queue and an eventfd, also while it waits for more bytes. Started and asked by `mod`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
+
+use super::channel::{Channel, Context, Turn};
+use super::{Settings, Stream, dirs, files};
+use crate::clock::BootTime;
+use crate::program::ProgramId;
+use crate::report;
+
+/// How long more bytes are waited for, after a wake-up that found less than half a pipe, and before files are closed.
+/// Moves a line at once and a flood in large pieces.
+const LINGER: Duration = Duration::from_millis(1);
+/// The same for a pipe that the kernel lets not grow: a fast program fills it in that time.
+const LINGER_SMALL: Duration = Duration::from_micros(50);
+const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+const WAKE: u64 = u64::MAX;
+const EVENTS: usize = 64;
+
+/// What other threads ask of the log thread. A sender that is dropped tells that the thing is done.
+pub enum Request {
+    /// Moves what comes through these FIFOs from now on; replaces those that the program had.
+    Add {
+        id: ProgramId,
+        fifos: [OwnedFd; 2],
+        reply: Sender<io::Result<()>>,
+    },
+    /// Moves what is in the program's pipes and marks the place.
+    Mark {
+        id: ProgramId,
+        reached: Sender<()>,
+    },
+    /// Lets go of the program's FIFOs and files.
+    Remove {
+        id: ProgramId,
+        done: Sender<()>,
+    },
+    Set(Settings),
+    Stop,
+}
+
+/// Where requests are left.
+pub struct Queue {
+    requests: Mutex<VecDeque<Request>>,
+    wake: OwnedFd,
+}
+
+impl Queue {
+    pub fn new() -> io::Result<Queue> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Queue {
+            requests: Mutex::default(),
+            wake: rustix::event::eventfd(0, flags)?,
+        })
+    }
+
+    pub fn send(&self, request: Request) {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(request);
+        // Fails only where the counter is full, and then the thread is woken already.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn next(&self) -> Option<Request> {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+/// What the log thread holds.
+pub struct Pump {
+    epoll: OwnedFd,
+    queue: Arc<Queue>,
+    context: Context,
+    programs: BTreeMap<u32, [Channel; 2]>,
+    /// Channels whose files are open.
+    open: Vec<Token>,
+    /// Channels that wait for a disk or descriptors, and until when.
+    held: Vec<(BootTime, Token)>,
+    stopped: bool,
+}
+
+/// A channel, as epoll carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Token {
+    id: u32,
+    stream: usize,
+}
+
+impl Token {
+    fn to_u64(self) -> u64 {
+        u64::from(self.id) << 1 | self.stream as u64
+    }
+
+    fn from_u64(data: u64) -> Token {
+        Token {
+            // What `to_u64` put there fits.
+            id: (data >> 1) as u32,
+            stream: (data & 1) as usize,
+        }
+    }
+}
+
+impl Pump {
+    pub fn new(queue: Arc<Queue>, context: Context) -> io::Result<Pump> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(WAKE);
+        epoll::add(&epoll, &queue.wake, data, epoll::EventFlags::IN)?;
+        Ok(Pump {
+            epoll,
+            queue,
+            context,
+            programs: BTreeMap::new(),
+            open: Vec::new(),
+            held: Vec::new(),
+            stopped: false,
+        })
+    }
+
+    /// Runs until it is told to stop. A panic is reported and survived: no other thread moves the bytes.
+    pub fn run(&mut self) {
+        while !self.stopped {
+            if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+                report::error(format_args!("the log thread has met a bug; it goes on"));
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    fn work(&mut self) {
+        let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS);
+        // Whether we have waited for more bytes since the last ones came.
+        let mut lingered = false;
+        while !self.stopped {
+            let timeout = self.timeout(lingered);
+            events.clear();
+            let buffer = rustix::buffer::spare_capacity(&mut events);
+            if let Err(error) = epoll::wait(&self.epoll, buffer, timeout.as_ref())
+                && error != rustix::io::Errno::INTR
+            {
+                report::error(format_args!("the log thread cannot wait: {error}"));
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+            let mut quiet = true;
+            let mut asked = false;
+            let mut gather = LINGER;
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => asked = true,
+                    data => {
+                        quiet = false;
+                        gather = gather.min(self.turn(Token::from_u64(data)));
+                    }
+                }
+            }
+            if asked {
+                self.serve();
+            }
+            self.release();
+            if !quiet {
+                lingered = !gather.is_zero();
+                if lingered {
+                    self.linger(gather);
+                }
+            } else if !asked {
+                self.close_all();
+            }
+        }
+    }
+
+    /// How long to wait for an event: without end when nothing is open and nothing held.
+    fn timeout(&self, lingered: bool) -> Option<Timespec> {
+        let linger = match (self.open.is_empty(), lingered) {
+            (true, _) => None,
+            (false, true) => Some(Duration::ZERO),
+            (false, false) => Some(LINGER),
+        };
+        let now = BootTime::now();
+        let held = self.held.iter().map(|(until, _)| until.since(now)).min();
+        linger.into_iter().chain(held).min().map(timespec)
+    }
+
+    /// Lets more bytes gather, unless somebody asks for something.
+    fn linger(&self, span: Duration) {
+        let mut fds = [PollFd::new(&self.queue.wake, PollFlags::IN)];
+        // Interrupted or out of memory: then we look for bytes sooner.
+        let _ = rustix::event::poll(&mut fds, Some(&timespec(span)));
+    }
+
+    /// Moves one channel's bytes; for how long more may gather in its pipe.
+    fn turn(&mut self, token: Token) -> Duration {
+        let Some(channel) = self
+            .programs
+            .get_mut(&token.id)
+            .and_then(|channels| channels.get_mut(token.stream))
+        else {
+            return LINGER;
+        };
+        let turn = channel.turn(&mut self.context);
+        if channel.is_open() && !self.open.contains(&token) {
+            self.open.push(token);
+        }
+        match turn {
+            Turn::Drained { much: false } if channel.is_small() => LINGER_SMALL,
+            Turn::Drained { much: false } => LINGER,
+            Turn::Drained { much: true } | Turn::More => Duration::ZERO,
+            Turn::Hold(until) => {
+                if !self.held.iter().any(|(_, held)| *held == token) {
+                    self.held.push((until, token));
+                }
+                self.listen(token, epoll::EventFlags::empty());
+                LINGER
+            }
+        }
+    }
+
+    /// Lets channels try again that have waited long enough.
+    fn release(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let now = BootTime::now();
+        for (_, token) in self
+            .held
+            .extract_if(.., |(until, _)| *until <= now)
+            .collect::<Vec<_>>()
+        {
+            self.listen(token, epoll::EventFlags::IN);
+        }
+    }
+
+    fn listen(&self, token: Token, flags: epoll::EventFlags) {
+        if let Some(channels) = self.programs.get(&token.id) {
+            let data = epoll::EventData::new_u64(token.to_u64());
+            if let Err(error) =
+                epoll::modify(&self.epoll, &channels[token.stream].fifo, data, flags)
+            {
+                report::error(format_args!(
+                    "a FIFO of {} cannot be waited for: {error}",
+                    ProgramId(token.id)
+                ));
+            }
+        }
+    }
+
+    /// Ends all bursts: what is not written now may not be for a long time.
+    fn close_all(&mut self) {
+        for token in std::mem::take(&mut self.open) {
+            if let Some(channels) = self.programs.get_mut(&token.id) {
+                channels[token.stream].close(&mut self.context);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        // Emptied first, then looked: a request that comes in between wakes us again.
+        let _ = rustix::io::read(&self.queue.wake, &mut [0; 8]);
+        while let Some(request) = self.queue.next() {
+            match request {
+                Request::Add { id, fifos, reply } => {
+                    let added = self.add(id, fifos);
+                    // Whoever asked may have gone.
+                    let _ = reply.send(added);
+                }
+                Request::Mark { id, reached } => self.mark(id, &reached),
+                Request::Remove { id, done } => {
+                    self.remove(id);
+                    drop(done);
+                }
+                Request::Set(settings) => self.set(settings),
+                Request::Stop => {
+                    self.close_all();
+                    self.stopped = true;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, id: ProgramId, fifos: [OwnedFd; 2]) -> io::Result<()> {
+        self.drain(id);
+        self.remove(id);
+        self.tidy(id);
+        for (stream, fifo) in fifos.iter().enumerate() {
+            let token = Token { id: id.0, stream };
+            let data = epoll::EventData::new_u64(token.to_u64());
+            epoll::add(&self.epoll, fifo, data, epoll::EventFlags::IN)?;
+        }
+        let [stdout, stderr] = fifos;
+        let channels = [
+            Channel::new(id, STREAMS[0], stdout, &mut self.context),
+            Channel::new(id, STREAMS[1], stderr, &mut self.context),
+        ];
+        self.programs.insert(id.0, channels);
+        Ok(())
+    }
+
+    fn mark(&mut self, id: ProgramId, reached: &Sender<()>) {
+        if let Some(channels) = self.programs.get_mut(&id.0) {
+            for channel in channels {
+                channel.mark(reached.clone());
+            }
+            self.drain(id);
+        }
+    }
+
+    /// Gives a program turns until all its marks are reached, or cannot be for now.
+    fn drain(&mut self, id: ProgramId) {
+        for stream in 0..STREAMS.len() {
+            let token = Token { id: id.0, stream };
+            // Marks bound what is moved; a pipe holds no more than a few turns.
+            for _ in 0..64 {
+                self.turn(token);
+                let more = self
+                    .programs
+                    .get(&id.0)
+                    .is_some_and(|channels| channels[stream].is_marked());
+                if !more || self.held.iter().any(|(_, held)| *held == token) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: ProgramId) {
+        if let Some(channels) = self.programs.remove(&id.0) {
+            for channel in &channels {
+                // Closing does it as well, but for a descriptor that a fork holds for a moment.
+                let _ = epoll::delete(&self.epoll, &channel.fifo);
+            }
+        }
+        self.open.retain(|token| token.id != id.0);
+        self.held.retain(|(_, token)| token.id != id.0);
+    }
+
+    fn set(&mut self, settings: Settings) {
+        let fewer = settings.max_files < self.context.settings.max_files;
+        let resized = settings.pipe_size != self.context.settings.pipe_size;
+        self.context.settings = settings;
+        let ids: Vec<u32> = self.programs.keys().copied().collect();
+        for id in ids {
+            if fewer {
+                self.tidy(ProgramId(id));
+            }
+            if resized && let Some(channels) = self.programs.get_mut(&id) {
+                for channel in channels {
+                    channel.resize(&mut self.context);
+                }
+            }
+        }
+    }
+
+    fn tidy(&self, id: ProgramId) {
+        let done = dirs::make(&*self.context.log_dir, id, dirs::LOG_DIR)
+            .and_then(|dir| files::tidy(dir.as_fd(), self.context.settings.max_files));
+        if let Err(error) = done {
+            report::warn(format_args!(
+                "old log files of {id} cannot be removed: {error}"
+            ));
+        }
+    }
+}
+
+fn timespec(span: Duration) -> Timespec {
+    // No span here is longer than a few seconds; were one, we would only look sooner.
+    Timespec::try_from(span).unwrap_or(Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    })
+}

@@ -1,0 +1,212 @@
+//! The last entries of a program's log: its three streams, merged by time, read from their ends.
+//!
+//! Keeps where entries stand and not what they say, so that ten thousand of them take half a megabyte whatever is in
+//! them. Files stay open until their entries are read: rotation and removal take nothing away. Called by `mod`.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::files::Chain;
+use super::index::Moment;
+use super::lines::{Line, Lines};
+use super::notes::{Note, Notes};
+use super::times::Times;
+use super::{Entry, Level, Query, Stream, dirs};
+use crate::clock::Timestamp;
+use crate::program::ProgramId;
+
+/// Entries that a query may ask for.
+const MOST: usize = 10_000;
+
+/// The entries that [`Logs::last`](super::Logs::last) found, oldest first, read one by one.
+pub struct Last {
+    /// Newest first.
+    found: Vec<Found>,
+}
+
+/// An entry, and where its text is.
+struct Found {
+    timestamp: Timestamp,
+    level: Level,
+    stream: Stream,
+    text: Text,
+}
+
+enum Text {
+    Here(String),
+    There {
+        file: Arc<File>,
+        start: u64,
+        len: u32,
+    },
+}
+
+impl Iterator for Last {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        loop {
+            let found = self.found.pop()?;
+            let message = match found.text {
+                Text::Here(message) => message,
+                Text::There { file, start, len } => {
+                    let mut bytes = vec![0; len as usize];
+                    match file.read_exact_at(&mut bytes, start) {
+                        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+                        // Truncated by somebody since it was found.
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+            };
+            return Some(Ok(Entry {
+                timestamp: found.timestamp,
+                level: found.level,
+                stream: found.stream,
+                message,
+            }));
+        }
+    }
+}
+
+/// Finds the last entries that `query` asks for.
+pub fn last(log_dir: impl AsFd, notes: &Notes, id: ProgramId, query: &Query) -> io::Result<Last> {
+    let wanted = query.lines.min(MOST);
+    let mut found = Vec::new();
+    if wanted == 0 {
+        return Ok(Last { found });
+    }
+    let mut sources = vec![Source::Hxe(notes.read(id)?.into())];
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        match dirs::open(&log_dir, id) {
+            Ok(dir) => sources.push(Source::Files(Box::new(Files {
+                chain: Chain::new(dir, stream),
+                stream,
+                lines: None,
+            }))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut heads = Vec::with_capacity(sources.len());
+    for source in &mut sources {
+        heads.push(source.previous(&query.levels)?);
+    }
+    while found.len() < wanted {
+        let Some(newest) = newest(&heads) else {
+            break;
+        };
+        let next = sources[newest].previous(&query.levels)?;
+        found.extend(std::mem::replace(&mut heads[newest], next).map(|(_, entry)| entry));
+    }
+    Ok(Last { found })
+}
+
+/// Which of the streams' next entries is the newest.
+fn newest(heads: &[Option<(Moment, Found)>]) -> Option<usize> {
+    let mut newest: Option<(usize, &Moment)> = None;
+    for (number, head) in heads.iter().enumerate() {
+        if let Some((at, _)) = head
+            && newest.is_none_or(|(_, other)| at.is_after(other))
+        {
+            newest = Some((number, at));
+        }
+    }
+    newest.map(|(number, _)| number)
+}
+
+/// One stream, from its end.
+enum Source {
+    Hxe(VecDeque<Note>),
+    Files(Box<Files>),
+}
+
+struct Files {
+    chain: Chain,
+    stream: Stream,
+    /// The file that is being read.
+    lines: Option<(Arc<File>, Lines)>,
+}
+
+impl Source {
+    /// The entry before the one given last, of those with one of `levels`; all, if there are none.
+    fn previous(&mut self, levels: &[Level]) -> io::Result<Option<(Moment, Found)>> {
+        let wanted = |level: Level| levels.is_empty() || levels.contains(&level);
+        loop {
+            let (at, found) = match self {
+                Source::Hxe(notes) => match notes.pop_back() {
+                    None => return Ok(None),
+                    Some(note) => (
+                        note.at,
+                        Found {
+                            timestamp: note.at.wall(),
+                            level: note.level,
+                            stream: Stream::Hxe,
+                            text: Text::Here(note.message),
+                        },
+                    ),
+                },
+                Source::Files(files) => match files.previous()? {
+                    None => return Ok(None),
+                    Some((file, line)) => (
+                        line.at,
+                        Found {
+                            timestamp: line.at.wall(),
+                            level: line.level.unwrap_or(files.stream.level()),
+                            stream: files.stream,
+                            text: Text::There {
+                                file,
+                                start: line.start,
+                                len: line.len,
+                            },
+                        },
+                    ),
+                },
+            };
+            if wanted(found.level) {
+                return Ok(Some((at, found)));
+            }
+        }
+    }
+}
+
+impl Files {
+    fn previous(&mut self) -> io::Result<Option<(Arc<File>, Line)>> {
+        loop {
+            if let Some((file, lines)) = &mut self.lines {
+                match lines.previous() {
+                    Ok(Some(line)) => return Ok(Some((file.clone(), line))),
+                    Ok(None) => {}
+                    // Truncated while we read: the rest of it is gone.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some((opened, index)) = self.chain.older()? else {
+                self.lines = None;
+                return Ok(None);
+            };
+            // Only the newest file still grows.
+            let rotated = self.lines.is_some();
+            let times = Times::new(index, opened.size, opened.modified);
+            let file = Arc::new(opened.file);
+            let lines = Lines::new(file.clone(), opened.size, times, rotated);
+            self.lines = Some((file, lines));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_can_be_read_by_another_thread() {
+        fn sent<T: Send + 'static>() {}
+        sent::<Last>();
+    }
+}
