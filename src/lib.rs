@@ -21,4 +21,5 @@ pub mod logs;
 pub mod program;
 pub mod report;
 pub mod store;
+pub mod supervise;
 pub mod sys;

@@ -1,0 +1,208 @@
+//! What an ended run left behind: found and killed, whatever groups and sessions it made, before the run counts as over.
+//!
+//! The daemon is a subreaper, so all that a run leaves becomes its child or descends from one: where it has no
+//! strange children, nothing was left. Otherwise a process belongs to the run if it is in its session or group,
+//! was seen to descend from it, carries its mark `HXE_RUN_ID`, holds one of its pipes, or has such a parent.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::LeftBehind;
+use super::signals::Children;
+use crate::program::Signal;
+use crate::sys::process::{self, Pid};
+use crate::sys::procfs::{self, Stat};
+
+/// How long to go on killing; what is still there then is named, not waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How to recognise a run's processes.
+#[derive(Clone, Debug)]
+pub(super) struct Traces {
+    /// The run's first process, not reaped yet: its pid, session and group are nobody else's.
+    pub main: Pid,
+    /// When that started: nothing of the run is older.
+    pub start_ticks: u64,
+    /// `HXE_RUN_ID=...`.
+    pub mark: Vec<u8>,
+    /// Device and inode of its pipes.
+    pub pipes: Vec<(u64, u64)>,
+    /// Processes that were seen to descend from `main`, by pid and start.
+    pub descendants: HashSet<(i32, u64)>,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    pub killed: usize,
+    pub left_behind: Vec<LeftBehind>,
+}
+
+impl Traces {
+    /// Notes what descends from the main process now, while parents still tell.
+    pub(super) fn note_descendants(&mut self) {
+        let Ok(all) = procfs::scan() else { return };
+        let mut found: HashSet<i32> = HashSet::from([self.main.number()]);
+        close_over(&all, &mut found);
+        found.remove(&self.main.number());
+        self.descendants.extend(
+            all.iter()
+                .filter(|stat| found.contains(&stat.pid))
+                .map(|stat| (stat.pid, stat.start_ticks)),
+        );
+    }
+
+    /// Kills all that the ended run left behind, until nothing is left.
+    pub(super) fn sweep(&self, children: &Children) -> Sweep {
+        let mut sweep = Sweep::default();
+        if !has_strangers(children, self.main) {
+            return sweep;
+        }
+        // At once for all of the group: no fork escapes this.
+        let _ = process::kill_group(self.main, Signal::KILL.number());
+        let mut killed: HashSet<(i32, u64)> = HashSet::new();
+        let mut immune: HashSet<(i32, u64)> = HashSet::new();
+        let end = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        let remaining = loop {
+            let Ok(all) = procfs::scan() else {
+                break Vec::new();
+            };
+            let mut victims = self.find(&all, children);
+            victims.retain(|stat| !immune.contains(&key(stat)));
+            if victims.is_empty() || Instant::now() >= end {
+                break victims;
+            }
+            for victim in &victims {
+                match kill_exactly(victim) {
+                    Ok(()) => drop(killed.insert(key(victim))),
+                    Err(_) => drop(immune.insert(key(victim))),
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        };
+        sweep.killed = killed.len();
+        let strangers = procfs::scan().unwrap_or_default();
+        sweep.left_behind =
+            remaining
+                .iter()
+                .chain(strangers.iter().filter(|stat| {
+                    immune.contains(&key(stat)) || self.is_traceless(stat, children)
+                }))
+                .filter(|stat| !stat.is_zombie())
+                .map(|stat| LeftBehind {
+                    pid: stat.pid,
+                    name: stat.comm.clone(),
+                })
+                .collect();
+        sweep
+    }
+
+    /// The living processes of the run, but for `main`.
+    fn find(&self, all: &[Stat], children: &Children) -> Vec<Stat> {
+        let mut found: HashSet<i32> = all
+            .iter()
+            .filter(|stat| self.owns(stat, children))
+            .map(|stat| stat.pid)
+            .collect();
+        close_over(all, &mut found);
+        all.iter()
+            .filter(|stat| found.contains(&stat.pid) && !stat.is_zombie())
+            .filter(|stat| stat.pid != self.main.number() && !children.contains(stat.pid))
+            .cloned()
+            .collect()
+    }
+
+    fn owns(&self, stat: &Stat, children: &Children) -> bool {
+        let main = self.main.number();
+        // Pids go round, starts do not: nothing that is older than the run is the run's.
+        if stat.pid == main || stat.start_ticks < self.start_ticks || stat.is_zombie() {
+            return false;
+        }
+        let Some(pid) = Pid::new(stat.pid).filter(|pid| *pid != Pid::own()) else {
+            return false;
+        };
+        stat.session == main
+            || stat.pgrp == main
+            || self.descendants.contains(&key(stat))
+            || procfs::has_variable(pid, &self.mark)
+            || (!children.contains(stat.pid)
+                && !is_being_started(stat)
+                && self.pipes.iter().any(|pipe| procfs::holds_file(pid, *pipe)))
+    }
+
+    /// A child of ours that is nobody's: it came from some program that hid every trace, perhaps from this one.
+    fn is_traceless(&self, stat: &Stat, children: &Children) -> bool {
+        stat.ppid == Pid::own().number()
+            && stat.start_ticks >= self.start_ticks
+            && !stat.is_zombie()
+            && !children.contains(stat.pid)
+            && !children.contains(stat.session)
+            && !children.contains(stat.pgrp)
+            && !is_being_started(stat)
+            && Pid::new(stat.pid).is_some_and(|pid| !procfs::has_variable_named(pid, b"HXE_RUN_ID"))
+    }
+}
+
+fn key(stat: &Stat) -> (i32, u64) {
+    (stat.pid, stat.start_ticks)
+}
+
+/// Adds to `found` all that descends from it.
+fn close_over(all: &[Stat], found: &mut HashSet<i32>) {
+    loop {
+        let before = found.len();
+        for stat in all {
+            if found.contains(&stat.ppid) {
+                found.insert(stat.pid);
+            }
+        }
+        if found.len() == before {
+            return;
+        }
+    }
+}
+
+/// Whether we have children that no watcher knows. Yes, where the kernel does not tell.
+fn has_strangers(children: &Children, main: Pid) -> bool {
+    procfs::own_children().is_none_or(|all| {
+        all.into_iter()
+            .any(|pid| pid != main.number() && !children.contains(pid))
+    })
+}
+
+/// Whether a child of ours has not become its program yet: it still has our descriptors, all of them.
+fn is_being_started(stat: &Stat) -> bool {
+    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    stat.ppid == Pid::own().number() && exe("self") == exe(&stat.pid.to_string())
+}
+
+/// Kills this very process, not one that has its number by now.
+fn kill_exactly(victim: &Stat) -> io::Result<()> {
+    let Some(pid) = Pid::new(victim.pid) else {
+        return Ok(());
+    };
+    let gone = |error: io::Error| {
+        if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    };
+    let pidfd = match process::open_pidfd(pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) => return gone(error),
+    };
+    // The descriptor names whoever has the number now: is it still the one that was found?
+    if !procfs::stat(victim.pid).is_ok_and(|now| key(&now) == key(victim)) {
+        return Ok(());
+    }
+    match pidfd {
+        Some(pidfd) => process::kill_pidfd(pidfd).or_else(gone),
+        None => process::kill(pid, Signal::KILL.number()).or_else(gone),
+    }
+}

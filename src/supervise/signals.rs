@@ -1,0 +1,117 @@
+//! Signals: SIGCHLD wakes the watchers whose processes have ended, the others go to the daemon.
+//!
+//! SIGCHLD coalesces, so it is a hint only: the thread `hxe-signals` looks which of the known processes have ended and
+//! wakes their watchers, who reap. It reaps by itself only strangers: orphans of programs that became our children.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::watcher::Mail;
+use crate::report;
+use crate::sys::process::{self, Pid};
+use crate::sys::procfs;
+
+/// What the outside asks of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// TERM or INT: stop every program, then end.
+    Terminate,
+    /// HUP: read the configuration again.
+    Reload,
+}
+
+/// The processes that have a watcher, with the watchers to wake.
+#[derive(Default)]
+pub struct Children {
+    live: Mutex<HashMap<Pid, SyncSender<Mail>>>,
+}
+
+impl Children {
+    pub(super) fn add(&self, pid: Pid, watcher: SyncSender<Mail>) {
+        self.lock().insert(pid, watcher);
+    }
+
+    pub(super) fn remove(&self, pid: Pid) {
+        self.lock().remove(&pid);
+    }
+
+    pub(super) fn contains(&self, pid: i32) -> bool {
+        Pid::new(pid).is_some_and(|pid| self.lock().contains_key(&pid))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Pid, SyncSender<Mail>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the watchers of all processes that have ended. `false` if there was none: then a stranger has.
+    fn wake(&self) -> bool {
+        let mut found = false;
+        for (pid, watcher) in self.lock().iter() {
+            if matches!(process::peek_exit(*pid), Ok(Some(_))) {
+                found = true;
+                // A full mailbox wakes its watcher anyway, and that reaps on every wake.
+                let _ = watcher.try_send(Mail::Wake);
+            }
+        }
+        found
+    }
+
+    /// Reaps those of our children that have ended and that nobody watches.
+    fn reap_strangers(&self) -> io::Result<()> {
+        let own = Pid::own().number();
+        for stat in procfs::scan()? {
+            if stat.ppid == own && stat.is_zombie() && !self.contains(stat.pid) {
+                // By its own id: a wait for any child could take one that a watcher needs.
+                if let Some(pid) = Pid::new(stat.pid) {
+                    let _ = process::reap(pid);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Catches the daemon's signals; to be called before any other thread is started, so that every thread has them caught.
+///
+/// # Errors
+/// The handlers cannot be installed.
+pub fn catch() -> io::Result<Signals> {
+    Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Starts `hxe-signals`; what the outside asks for arrives at the receiver, each kind once while it waits there.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn start(signals: Signals, children: Arc<Children>) -> io::Result<Receiver<Request>> {
+    let (sender, receiver) = channel();
+    std::thread::Builder::new()
+        .name("hxe-signals".to_owned())
+        .stack_size(super::STACK_SIZE)
+        .spawn(move || listen(signals, &children, &sender))?;
+    Ok(receiver)
+}
+
+fn listen(mut signals: Signals, children: &Children, requests: &Sender<Request>) {
+    for signal in signals.forever() {
+        let request = match signal {
+            SIGTERM | SIGINT => Request::Terminate,
+            SIGHUP => Request::Reload,
+            _ => {
+                if !children.wake()
+                    && let Err(error) = children.reap_strangers()
+                {
+                    report::warn(format_args!("orphans cannot be reaped: {error}"));
+                }
+                continue;
+            }
+        };
+        // The receiver lives as long as the daemon.
+        let _ = requests.send(request);
+    }
+}

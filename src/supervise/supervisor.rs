@@ -1,0 +1,391 @@
+//! [`Supervisor`]: all programs by id; creates, changes and removes them, starts and stops them all.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use rustix::process::Rlimit;
+
+use super::launch::{self, Base};
+use super::signals::Children;
+use super::watcher::{MAILBOX, Mail, Published, Watcher};
+use super::{Caller, Command, Done, Phase, Refusal, STACK_SIZE, Snapshot};
+use crate::clock::{BootTime, Timestamp};
+use crate::logs::Logs;
+use crate::program::{Defaults, Definition, Program, ProgramId};
+use crate::report;
+use crate::store::{self, Store};
+
+/// How long the start of one program may hold up the next at autostart.
+const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
+/// Time for the last programs to be cleared up after, beyond their stop_timeout.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
+
+const STOPPING: Refusal = Refusal::Busy("hxe is stopping: try again when it has started anew");
+const MAILBOX_FULL: Refusal =
+    Refusal::Busy("Too many requests are waiting for this program: try again");
+
+/// What every watcher needs to know and that a reload may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub defaults: Defaults,
+    /// The password is not the default one: programs may run as any user.
+    pub any_user: bool,
+}
+
+/// What others hold of a program.
+struct Handle {
+    mailbox: SyncSender<Mail>,
+    published: Arc<Published>,
+}
+
+/// All programs.
+pub struct Supervisor {
+    store: Arc<Store>,
+    pub(super) logs: Arc<Logs>,
+    pub(super) children: Arc<Children>,
+    pub(super) base: Base,
+    settings: RwLock<Arc<Settings>>,
+    programs: RwLock<BTreeMap<ProgramId, Handle>>,
+    /// Held over a change of the store and its publication, so that both have the same order.
+    changes: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+impl Supervisor {
+    /// Takes up all programs of the store; starts nothing yet. `open_files` is the limit that programs get.
+    ///
+    /// # Errors
+    /// The store cannot be read, or `/dev/null` not be opened.
+    pub fn open(
+        store: Arc<Store>,
+        logs: Arc<Logs>,
+        children: Arc<Children>,
+        open_files: Rlimit,
+        settings: Settings,
+    ) -> Result<Arc<Supervisor>, store::Error> {
+        let null = File::open("/dev/null").map_err(store::Error::Disk)?;
+        let programs = store.programs()?;
+        let supervisor = Arc::new(Supervisor {
+            store,
+            logs,
+            children,
+            base: Base {
+                null: OwnedFd::from(null),
+                open_files,
+            },
+            settings: RwLock::new(Arc::new(settings)),
+            programs: RwLock::default(),
+            changes: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        for program in programs {
+            let id = program.id;
+            if let Err(refusal) = supervisor.adopt(program) {
+                report::error(format_args!("{id} cannot be supervised: {refusal}"));
+            }
+        }
+        Ok(supervisor)
+    }
+
+    /// Starts the enabled programs, in order of id.
+    pub fn autostart(&self) {
+        let enabled: Vec<_> = self
+            .programs()
+            .values()
+            .filter(|handle| handle.published.get().program.definition.enabled)
+            .map(|handle| handle.mailbox.clone())
+            .collect();
+        for mailbox in enabled {
+            let (tried, done) = sync_channel(0);
+            if mailbox.send(Mail::Autostart(tried)).is_ok() {
+                // Ends when the watcher has tried and drops its end. A start that hangs does not hang the others.
+                let _ = done.recv_timeout(AUTOSTART_PATIENCE);
+            }
+        }
+    }
+
+    /// Takes new settings for all programs.
+    pub fn set(&self, settings: Settings) {
+        let _change = self.change();
+        let settings = Arc::new(settings);
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&settings);
+        for handle in self.programs().values() {
+            handle.published.update(|snapshot| {
+                let definition = &snapshot.program.definition;
+                snapshot.effective = Arc::new(launch::effective(definition, &settings));
+            });
+            let _ = handle.mailbox.try_send(Mail::Wake);
+        }
+    }
+
+    /// Snapshots of all programs, in order of id.
+    pub fn list(&self) -> Vec<Arc<Snapshot>> {
+        self.programs()
+            .values()
+            .map(|handle| handle.published.get())
+            .collect()
+    }
+
+    /// The program with this id or, if it is not of the form of an id, of this name.
+    pub fn find(&self, id_or_name: &str) -> Option<Arc<Snapshot>> {
+        let programs = self.programs();
+        match id_or_name.parse::<ProgramId>() {
+            Ok(id) => programs.get(&id).map(|handle| handle.published.get()),
+            Err(_) => programs
+                .values()
+                .map(|handle| handle.published.get())
+                .find(|snapshot| snapshot.program.definition.name == id_or_name),
+        }
+    }
+
+    /// Adds a program, stopped; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// The definition breaks a rule, its name is taken, or it cannot be kept.
+    pub fn create(self: &Arc<Self>, definition: Definition) -> Result<Arc<Snapshot>, Refusal> {
+        let _change = self.admit(&definition)?;
+        let program = self.store.create(definition, Timestamp::now())?;
+        let id = program.id;
+        self.adopt(program).inspect_err(|_| {
+            // Nothing is kept of what was refused.
+            if let Err(error) = self
+                .store
+                .delete(id)
+                .and_then(|()| self.logs.remove(id).map_err(store::Error::Disk))
+            {
+                report::warn(format_args!("{id} cannot be cleared away: {error}"));
+            }
+        })
+    }
+
+    /// Replaces a definition: restart and stop settings hold at once, the rest from the next start.
+    ///
+    /// # Errors
+    /// As `create`, or there is no such program.
+    pub fn update(&self, id: ProgramId, definition: Definition) -> Result<Arc<Snapshot>, Refusal> {
+        let change = self.admit(&definition)?;
+        self.replace(id, definition, &change)
+    }
+
+    /// Switches autostart; on disk when this returns.
+    ///
+    /// # Errors
+    /// There is no such program, or the change cannot be kept.
+    pub fn set_enabled(&self, id: ProgramId, enabled: bool) -> Result<Arc<Snapshot>, Refusal> {
+        self.refuse_when_stopping()?;
+        let change = self.change();
+        let snapshot = self.published(id).ok_or(Refusal::NotFound)?.get();
+        if snapshot.program.definition.enabled == enabled {
+            return Ok(snapshot);
+        }
+        let definition = Definition {
+            enabled,
+            ..snapshot.program.definition.clone()
+        };
+        self.replace(id, definition, &change)
+    }
+
+    /// Stops the program if it runs, then removes its definition and its logs, then answers.
+    pub fn delete(&self, id: ProgramId, caller: Caller<()>) {
+        if let Err(refusal) = self.refuse_when_stopping() {
+            return caller(Err(refusal));
+        }
+        self.post(id, Mail::Delete(caller));
+    }
+
+    /// Sends a command to the program's watcher, which answers when it is done.
+    pub fn send(&self, id: ProgramId, command: Command, caller: Caller<Done>) {
+        if let Err(refusal) = self.refuse_when_stopping() {
+            return caller(Err(refusal));
+        }
+        self.post(id, Mail::Command(command, caller));
+    }
+
+    /// Stops every program: all are signalled in reverse order of start without waiting in between. Returns when all
+    /// have stopped. From its begin on, changes are refused with [`Refusal::Busy`].
+    pub fn stop_all(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = self
+            .programs()
+            .values()
+            .map(|handle| (handle.published.get(), handle.mailbox.clone()))
+            .collect();
+        running.sort_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.started_at));
+        let longest = running
+            .iter()
+            .filter(|(snapshot, _)| matches!(snapshot.phase, Phase::Running | Phase::Stopping))
+            .map(|(snapshot, _)| snapshot.effective.stop_timeout)
+            .max()
+            .unwrap_or_default();
+        // Each caller holds a sender; the receiver ends when the last has been answered or dropped.
+        let (sender, stopped) = channel::<()>();
+        let mut late = Vec::new();
+        for (_, mailbox) in running {
+            let held = sender.clone();
+            let caller: Caller<Done> = Box::new(move |_| drop(held));
+            match mailbox.try_send(Mail::Command(Command::Stop { force: false }, caller)) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                Err(TrySendError::Full(mail)) => late.push((mailbox, mail)),
+            }
+        }
+        for (mailbox, mail) in late {
+            // Its watcher works its mailbox off: this does not take long.
+            let _ = mailbox.send(mail);
+        }
+        drop(sender);
+        let deadline = BootTime::now() + longest + STOP_MARGIN;
+        if stopped.recv_timeout(deadline.since(BootTime::now()))
+            == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+        {
+            for snapshot in self.list().iter().filter(|snapshot| snapshot.pid.is_some()) {
+                let pid = snapshot.pid.unwrap_or_default();
+                report::error(format_args!(
+                    "{}: process {pid} does not end",
+                    snapshot.program.id
+                ));
+            }
+        }
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Removes a program of which nothing runs; called by its watcher.
+    pub(super) fn remove(&self, id: ProgramId) -> Result<(), Refusal> {
+        let _change = self.change();
+        self.store.delete(id)?;
+        self.programs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
+        if let Err(error) = self.logs.remove(id) {
+            report::warn(format_args!(
+                "{id} is deleted, but its logs cannot be: {error}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks a definition before it is kept, and takes the right to change something.
+    fn admit(&self, definition: &Definition) -> Result<MutexGuard<'_, ()>, Refusal> {
+        self.refuse_when_stopping()?;
+        definition.check()?;
+        launch::identify(definition, &self.settings())?;
+        Ok(self.change())
+    }
+
+    fn replace(
+        &self,
+        id: ProgramId,
+        definition: Definition,
+        _change: &MutexGuard<()>,
+    ) -> Result<Arc<Snapshot>, Refusal> {
+        let published = self.published(id).ok_or(Refusal::NotFound)?;
+        let program = self
+            .store
+            .update(id, definition, Timestamp::now())
+            .map_err(not_found)?;
+        let effective = launch::effective(&program.definition, &self.settings());
+        let snapshot = published.update(|snapshot| {
+            snapshot.program = Arc::new(program);
+            snapshot.effective = Arc::new(effective);
+        });
+        // A restart that was due may be so no longer. Who finds the mailbox full is awake anyway.
+        if let Some(handle) = self.programs().get(&id) {
+            let _ = handle.mailbox.try_send(Mail::Wake);
+        }
+        Ok(snapshot)
+    }
+
+    /// Gives a program its logs and its watcher.
+    fn adopt(self: &Arc<Self>, program: Program) -> Result<Arc<Snapshot>, Refusal> {
+        let id = program.id;
+        self.logs.add(id).map_err(store::Error::Disk)?;
+        let effective = launch::effective(&program.definition, &self.settings());
+        let published = Arc::new(Published::new(Snapshot {
+            program: Arc::new(program),
+            effective: Arc::new(effective),
+            phase: Phase::Stopped,
+            pid: None,
+            exit: None,
+            started_at: None,
+            start_time: None,
+            restart_count: 0,
+            last_restart: None,
+        }));
+        let (mailbox, inbox) = sync_channel(MAILBOX);
+        let mail = (mailbox.clone(), inbox);
+        let watcher = Watcher::new(id, Arc::clone(self), Arc::clone(&published), mail);
+        std::thread::Builder::new()
+            .name(format!("hxe-w-{id}"))
+            .stack_size(STACK_SIZE)
+            .spawn(move || watcher.watch())
+            .map_err(|_| {
+                Refusal::Busy("The system has no room for another thread: try again later")
+            })?;
+        let snapshot = published.get();
+        let handle = Handle { mailbox, published };
+        self.programs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, handle);
+        Ok(snapshot)
+    }
+
+    fn post(&self, id: ProgramId, mail: Mail) {
+        // Sent under the lock: a watcher that removes its program takes it first, and so sees all that was sent.
+        let programs = self.programs();
+        let refused = match programs.get(&id) {
+            None => Some((mail, Refusal::NotFound)),
+            Some(handle) => match handle.mailbox.try_send(mail) {
+                Ok(()) => None,
+                Err(TrySendError::Full(mail)) => Some((mail, MAILBOX_FULL)),
+                Err(TrySendError::Disconnected(mail)) => Some((mail, Refusal::NotFound)),
+            },
+        };
+        drop(programs);
+        match refused {
+            Some((Mail::Command(_, caller), refusal)) => caller(Err(refusal)),
+            Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
+            Some((Mail::Autostart(_) | Mail::Wake, _)) | None => {}
+        }
+    }
+
+    fn published(&self, id: ProgramId) -> Option<Arc<Published>> {
+        self.programs()
+            .get(&id)
+            .map(|handle| Arc::clone(&handle.published))
+    }
+
+    fn programs(&self) -> RwLockReadGuard<'_, BTreeMap<ProgramId, Handle>> {
+        self.programs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), Refusal> {
+        if self.stopping.load(Ordering::SeqCst) {
+            Err(STOPPING)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn not_found(error: store::Error) -> Refusal {
+    match error {
+        store::Error::NotFound { .. } => Refusal::NotFound,
+        other => Refusal::Store(other),
+    }
+}

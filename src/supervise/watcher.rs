@@ -1,0 +1,412 @@
+//! The watcher: one thread a program, the only one that spawns, signals and reaps that program's process.
+//!
+//! It sleeps in its mailbox until the machine's next deadline, feeds the machine, carries out the effects, publishes a
+//! snapshot, and only then answers: who has an answer also sees the state that it speaks of.
+
+use std::collections::{HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::leftovers::Traces;
+use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, State};
+use super::supervisor::Supervisor;
+use super::{Caller, Command, Done, Exit, LeftBehind, RUN_ID, Refusal, Snapshot, launch, telling};
+use crate::clock::{BootTime, Timestamp};
+use crate::logs::Level;
+use crate::program::{MaxRestarts, ProgramId, Signal};
+use crate::report;
+use crate::sys;
+use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::procfs;
+
+/// Mails that may wait; a caller beyond is told that the program is busy.
+pub(super) const MAILBOX: usize = 8;
+/// A run that ends sooner and leaves processes behind has most likely put itself into the background.
+const FORKED_AWAY: Duration = Duration::from_secs(1);
+
+/// What a watcher is told.
+pub(super) enum Mail {
+    Command(Command, Caller<Done>),
+    /// Stop, then remove the program.
+    Delete(Caller<()>),
+    /// Start, as the daemon does; dropping the sender says that it has been tried.
+    Autostart(SyncSender<()>),
+    /// Something may have changed: the process may have ended, the definition may be new.
+    Wake,
+}
+
+/// A program's snapshot, for all who read.
+pub(super) struct Published(Mutex<Arc<Snapshot>>);
+
+impl Published {
+    pub(super) fn new(snapshot: Snapshot) -> Published {
+        Published(Mutex::new(Arc::new(snapshot)))
+    }
+
+    pub(super) fn get(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the snapshot; those who read see all of the change or nothing.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Snapshot)) -> Arc<Snapshot> {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Snapshot::clone(&current);
+        change(&mut next);
+        *current = Arc::new(next);
+        Arc::clone(&current)
+    }
+}
+
+/// Who is to be answered.
+enum Asker {
+    Command(Caller<Done>),
+    Delete(Caller<()>),
+}
+
+/// A process that this watcher started and has not reaped.
+struct Run {
+    pid: Pid,
+    since: BootTime,
+    traces: Traces,
+}
+
+/// One program's watcher.
+pub(super) struct Watcher {
+    id: ProgramId,
+    supervisor: Arc<Supervisor>,
+    published: Arc<Published>,
+    inbox: Receiver<Mail>,
+    /// To be woken by, when a process of ours ends.
+    mailbox: SyncSender<Mail>,
+    machine: Machine<Asker>,
+    run: Option<Run>,
+    /// What the last run left and could not be killed.
+    left_behind: Vec<LeftBehind>,
+    /// The program has been removed.
+    gone: bool,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        id: ProgramId,
+        supervisor: Arc<Supervisor>,
+        published: Arc<Published>,
+        (mailbox, inbox): (SyncSender<Mail>, Receiver<Mail>),
+    ) -> Watcher {
+        Watcher {
+            id,
+            supervisor,
+            published,
+            inbox,
+            mailbox,
+            machine: Machine::default(),
+            run: None,
+            left_behind: Vec::new(),
+            gone: false,
+        }
+    }
+
+    /// Watches until the program is removed.
+    pub(super) fn watch(mut self) {
+        while !self.gone {
+            let mail = match self.machine.deadline() {
+                Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
+                None => self
+                    .inbox
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let mail = match mail {
+                Ok(mail) => Some(mail),
+                Err(RecvTimeoutError::Timeout) => None,
+                // Cannot be: we hold a sender ourselves.
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // A panic costs the callers at hand their answer, never the program its watcher.
+            if catch_unwind(AssertUnwindSafe(|| self.handle(mail))).is_err() {
+                report::error(format_args!(
+                    "{}: a bug: the watcher panicked and goes on",
+                    self.id
+                ));
+            }
+        }
+        // Who had written to the program before it was removed is told so; nobody can any more.
+        while let Ok(mail) = self.inbox.try_recv() {
+            match mail {
+                Mail::Command(_, caller) => caller(Err(Refusal::NotFound)),
+                Mail::Delete(caller) => caller(Err(Refusal::NotFound)),
+                Mail::Autostart(_) | Mail::Wake => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, mail: Option<Mail>) {
+        // First of all, so that no signal goes to a process that has ended.
+        if let Some(exit) = self.reap() {
+            self.step(Event::Exited(exit));
+        }
+        self.step(Event::Tick);
+        match mail {
+            Some(Mail::Command(command, caller)) => {
+                let caller = Asker::Command(caller);
+                self.step(match command {
+                    Command::Start => Event::Start(caller),
+                    Command::Stop { force } => Event::Stop { caller, force },
+                    Command::Restart => Event::Restart(caller),
+                });
+            }
+            Some(Mail::Delete(caller)) => self.delete(caller),
+            Some(Mail::Autostart(tried)) => {
+                self.step(Event::Autostart);
+                drop(tried);
+            }
+            Some(Mail::Wake) | None => {}
+        }
+    }
+
+    /// Feeds the machine, carries out what it says, publishes, then answers.
+    fn step(&mut self, event: Event<Asker>) {
+        let mut events = VecDeque::from([event]);
+        let mut answers = Vec::new();
+        while let Some(event) = events.pop_front() {
+            let policy = self.policy();
+            for effect in self.machine.step(event, BootTime::now(), &policy) {
+                match effect {
+                    Effect::Spawn => events.push_back(match self.launch() {
+                        Ok(pid) => Event::Spawned(pid),
+                        Err(reason) => Event::SpawnFailed(reason),
+                    }),
+                    Effect::Terminate(pid) => self.terminate(pid),
+                    Effect::Kill(pid) => self.kill(pid),
+                    Effect::Tell(happening) => self.tell(&happening),
+                    Effect::Answer(asker, answer) => answers.push((asker, answer)),
+                }
+            }
+        }
+        let phase = self.machine.phase();
+        let restarts = self.machine.restarts();
+        let before = self.published.get();
+        if before.phase != phase || before.restart_count != restarts {
+            self.published.update(|snapshot| {
+                snapshot.phase = phase;
+                snapshot.restart_count = restarts;
+            });
+        }
+        for (asker, answer) in answers {
+            self.answer(asker, answer);
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let snapshot = self.published.get();
+        let definition = &snapshot.program.definition;
+        Policy {
+            auto_restart: definition.auto_restart,
+            max_restarts: MaxRestarts::from_number(snapshot.effective.max_restarts)
+                .unwrap_or(MaxRestarts::AtMost(0)),
+            restart_policy: definition.restart_policy,
+            success_exit_codes: definition.success_exit_codes.clone(),
+            stop_timeout: snapshot.effective.stop_timeout,
+            restart_delay: snapshot.effective.restart_delay,
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, answer: Answer) {
+        let refusal = match answer {
+            Answer::Done => None,
+            Answer::AlreadyRunning => Some(Refusal::AlreadyRunning),
+            Answer::NotRunning => Some(Refusal::NotRunning),
+            Answer::StartFailed(reason) => Some(Refusal::StartFailed(reason)),
+            Answer::Superseded => Some(Refusal::Superseded),
+            Answer::WillNotEnd(pid) => Some(Refusal::WillNotEnd(pid.number())),
+        };
+        match (asker, refusal) {
+            (Asker::Command(caller), None) => caller(Ok(Done {
+                snapshot: self.published.get(),
+                left_behind: self.left_behind.clone(),
+            })),
+            (Asker::Command(caller), Some(refusal)) => caller(Err(refusal)),
+            (Asker::Delete(caller), None | Some(Refusal::NotRunning)) => self.delete(caller),
+            (Asker::Delete(caller), Some(refusal)) => caller(Err(refusal)),
+        }
+    }
+
+    /// Removes the program if nothing of it runs; else stops it and comes back.
+    fn delete(&mut self, caller: Caller<()>) {
+        if self.gone {
+            return caller(Err(Refusal::NotFound));
+        }
+        if self.run.is_some() || matches!(self.machine.state(), State::Backoff { .. }) {
+            return self.step(Event::Stop {
+                caller: Asker::Delete(caller),
+                force: false,
+            });
+        }
+        let removed = self.supervisor.remove(self.id);
+        self.gone = removed.is_ok();
+        caller(removed);
+    }
+
+    fn launch(&mut self) -> Result<Pid, String> {
+        self.left_behind = Vec::new();
+        let supervisor = Arc::clone(&self.supervisor);
+        let snapshot = self.published.get();
+        let settings = supervisor.settings();
+        let program = &snapshot.program;
+        let identity = launch::identify(&program.definition, &settings)
+            .map_err(|refusal| format!("finding its user: {refusal}"))?;
+        let output = supervisor
+            .logs
+            .begin_run(self.id, identity.gid)
+            .map_err(|error| format!("opening its log pipes: {}", sys::reason(&error)))?;
+        let now = BootTime::now();
+        let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
+        let mut traces = None;
+        let result = launch::launch(
+            &supervisor.base,
+            program,
+            &snapshot.effective,
+            &identity,
+            &run_id,
+            &output,
+            |pid| {
+                // Known before it runs, so that the end of even the shortest run finds its watcher.
+                supervisor.children.add(pid, self.mailbox.clone());
+                traces = Some(Traces {
+                    main: pid,
+                    start_ticks: procfs::stat(pid.number())?.start_ticks,
+                    mark: format!("{RUN_ID}={run_id}").into_bytes(),
+                    pipes: output.iter().filter_map(file_id).collect(),
+                    descendants: HashSet::new(),
+                });
+                Ok(())
+            },
+        );
+        match (result, traces) {
+            (Ok(pid), Some(traces)) => {
+                let restarts = self.machine.restarts();
+                self.published.update(|snapshot| {
+                    snapshot.pid = Some(pid.number());
+                    snapshot.exit = None;
+                    snapshot.started_at = Some(now);
+                    snapshot.start_time = Some(Timestamp::now());
+                    if restarts == 0 {
+                        snapshot.last_restart = None;
+                    } else {
+                        snapshot.last_restart = Some(Timestamp::now());
+                    }
+                });
+                self.run = Some(Run {
+                    pid,
+                    since: now,
+                    traces,
+                });
+                Ok(pid)
+            }
+            (result, traces) => {
+                if let Some(traces) = traces {
+                    supervisor.children.remove(traces.main);
+                }
+                supervisor.logs.end_run(self.id);
+                Err(result
+                    .err()
+                    .unwrap_or_else(|| "starting: no process was made".to_owned()))
+            }
+        }
+    }
+
+    /// Sees whether our process has ended, and if so clears up after it: what is left is killed, its last words are
+    /// kept, and only then is it reaped, so that until the end its pid is nobody else's.
+    fn reap(&mut self) -> Option<Exit> {
+        let pid = self.run.as_ref()?.pid;
+        let exit = match process::peek_exit(pid) {
+            Ok(None) => return None,
+            Ok(Some(ExitStatus::Code(code))) => Exit::Code(code),
+            Ok(Some(ExitStatus::Signal(number))) => Exit::Signal(Signal::from_number(number)),
+            // Somebody else reaped it.
+            Err(_) => Exit::Unknown,
+        };
+        let run = self.run.take()?;
+        let ran = BootTime::now().since(run.since);
+        let sweep = run.traces.sweep(&self.supervisor.children);
+        if sweep.killed > 0
+            && ran < FORKED_AWAY
+            && !matches!(self.machine.state(), State::Stopping { .. })
+        {
+            self.note(
+                Level::Warn,
+                &format!(
+                    "Program ended within a second and left {} processes behind, which were killed: a program must \
+                     stay in the foreground",
+                    sweep.killed
+                ),
+            );
+        }
+        for left in &sweep.left_behind {
+            let text = format!(
+                "Process {} ({}) may be left behind: it cannot be killed by hxe",
+                left.pid, left.name
+            );
+            self.note(Level::Warn, &text);
+            report::warn(format_args!("{}: {text}", self.id));
+        }
+        self.left_behind = sweep.left_behind;
+        self.supervisor.logs.end_run(self.id);
+        let _ = process::reap(pid);
+        self.supervisor.children.remove(pid);
+        self.published.update(|snapshot| {
+            snapshot.pid = None;
+            snapshot.exit = Some(exit);
+        });
+        Some(exit)
+    }
+
+    fn terminate(&mut self, pid: Pid) {
+        if let Some(run) = &mut self.run {
+            run.traces.note_descendants();
+        }
+        let signal = self.published.get().program.definition.stop_signal;
+        self.signal_group(pid, signal);
+        // A stopped process must run to see the signal.
+        self.signal_group(pid, Signal::CONT);
+    }
+
+    fn kill(&mut self, pid: Pid) {
+        if let Some(run) = &mut self.run {
+            run.traces.note_descendants();
+        }
+        self.signal_group(pid, Signal::KILL);
+    }
+
+    fn signal_group(&self, pid: Pid, signal: Signal) {
+        if let Err(error) = process::kill_group(pid, signal.number()) {
+            let text = format!("Signal {signal} cannot be sent: {}", sys::reason(&error));
+            self.note(Level::Warn, &text);
+        }
+    }
+
+    fn note(&self, level: Level, text: &str) {
+        self.supervisor.logs.note(self.id, level, text);
+    }
+
+    /// Writes what happened to the program's log; what nobody asked for also to the daemon's.
+    fn tell(&self, happening: &Happening) {
+        let (level, text) = telling::line(happening, self.policy().stop_timeout);
+        self.note(level, &text);
+        if level == Level::Error {
+            let name = &self.published.get().program.definition.name;
+            report::warn(format_args!("{} ({name}): {text}", self.id));
+        }
+    }
+}
+
+/// Device and inode of an open file.
+fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(file.as_fd()).ok()?;
+    // Field widths differ between platforms.
+    #[allow(clippy::unnecessary_cast)]
+    Some((stat.st_dev as u64, stat.st_ino as u64))
+}
