@@ -17,6 +17,7 @@
 //! - A read is answered from a published snapshot; it never waits for a watcher.
 
 pub mod clock;
+pub mod http;
 pub mod logs;
 pub mod program;
 pub mod report;

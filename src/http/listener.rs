@@ -1,0 +1,143 @@
+//! Where connections come from: listening sockets, and accepting from them.
+//!
+//! Never closes a listener: they are handed in, and others may hold them, too. Called by workers (`server.rs`); [`bind`] by
+//! whoever opens the sockets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, accept_with,
+    acceptfrom_with, recv, shutdown, socket_with, sockopt,
+};
+
+use super::answer::{Ending, Outgoing, Terms};
+use super::wire::Wire;
+use super::{Peer, Problem};
+
+/// Connections that wait in the kernel to be accepted; more are held back by it.
+const BACKLOG: i32 = 1024;
+/// Failures to accept in a row before the listener rests a little.
+const ATTEMPTS: usize = 16;
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// What connections come from.
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Opens a listening TCP socket, ready for [`Server::start`](super::Server::start). An IPv6 address takes IPv6 only, so
+/// that the same port can be had for IPv4.
+///
+/// # Errors
+/// The system's, such as an address in use.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, FLAGS, None)?;
+    // A restart must not wait for the end of old connections.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+impl Listener {
+    /// Sets what the workers rely on, whoever opened the socket.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                // Accepted sockets inherit it: one call for all. Without it, the end of a long answer waits 40 ms.
+                Ok(sockopt::set_tcp_nodelay(listener, true)?)
+            }
+            Listener::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    fn accept(&self) -> Result<(OwnedFd, Peer), Errno> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (socket, address) = acceptfrom_with(listener, FLAGS)?;
+                let address = tcp_address(address).ok_or(Errno::CONNABORTED)?;
+                Ok((socket, Peer::Tcp(address)))
+            }
+            Listener::Unix(listener) => {
+                let socket = accept_with(listener, FLAGS)?;
+                let peer = sockopt::socket_peercred(&socket)?;
+                let peer = Peer::Unix {
+                    uid: peer.uid.as_raw(),
+                    gid: peer.gid.as_raw(),
+                    pid: peer.pid.as_raw_nonzero().get(),
+                };
+                Ok((socket, peer))
+            }
+        }
+    }
+}
+
+fn tcp_address(address: Option<SocketAddrAny>) -> Option<SocketAddr> {
+    SocketAddr::try_from(address?).ok()
+}
+
+/// Accepts one connection that waits at a listener, and reads its request at once: mostly it is there already. The next
+/// one is for whoever is free.
+pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
+    for _ in 0..ATTEMPTS {
+        let error = match wire.listeners[index].accept() {
+            Ok((socket, peer)) => {
+                wire.listen(index);
+                return match wire.admit(socket, peer) {
+                    Ok(connection) => connection.wake(EventFlags::IN, scratch),
+                    Err((socket, peer)) => turn_away(wire, &socket, &peer),
+                };
+            }
+            Err(error) => error,
+        };
+        let starved = matches!(
+            error,
+            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
+        );
+        if error == Errno::AGAIN {
+            return wire.listen(index);
+        } else if starved && !wire.evict() {
+            wire.complain(&error.into());
+            return wire.pause();
+        }
+        // Else it was mostly a client that left before it was accepted; see accept(2), "Error handling".
+    }
+    // Asking again at once would go on like this.
+    wire.pause();
+}
+
+/// Says 503 to a connection there is no room for.
+fn turn_away(wire: &Wire, socket: &OwnedFd, peer: &Peer) {
+    let reply = wire.service().problem(Problem::Overloaded, peer);
+    if let Ok(mut outgoing) = Outgoing::new(&Terms::of_unread(Ending::Close), reply) {
+        // As far as it goes at once. What the client has sent is read, lest closing resets the connection, answer and all.
+        outgoing.send(socket);
+        let _ = shutdown(socket, Shutdown::Write);
+        let _ = recv(socket, &mut [0; 2048], RecvFlags::empty());
+    }
+}

@@ -1,0 +1,82 @@
+//! The workers: threads that wait on one epoll set and do what it says.
+//!
+//! Owns the threads; decides nothing. Called by the daemon.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::service::Erased;
+use super::wire::{Subject, Wire};
+use super::{Limits, Listener, Service, listener};
+
+/// Enough for a request through JSON, redb and bcrypt, as measured.
+const STACK_BYTES: usize = 256 * 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// How long [`Server::shutdown`] waits for what is being answered.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The running workers.
+pub struct Server {
+    wire: Arc<Wire>,
+}
+
+impl Server {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// The system's: no descriptors, no threads.
+    pub fn start<S: Service>(
+        listeners: Vec<Listener>,
+        limits: Limits,
+        service: Arc<S>,
+    ) -> io::Result<Server> {
+        for listener in &listeners {
+            listener.prepare()?;
+        }
+        let wire = Arc::new(Wire::new(listeners, limits, Box::new(Erased(service)))?);
+        for number in 0..limits.workers {
+            let wire = Arc::clone(&wire);
+            thread::Builder::new()
+                .name(format!("hxe-api-{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || work(&wire))?;
+        }
+        wire.open()?;
+        Ok(Server { wire })
+    }
+
+    /// Takes new limits for what comes from now on; the number of workers stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.wire.set_limits(limits);
+    }
+
+    /// Stops accepting, closes idle connections, and returns when all others have their answers, or after 5 s.
+    pub fn shutdown(&self) {
+        self.wire.close(SHUTDOWN_PATIENCE);
+    }
+}
+
+fn work(wire: &Arc<Wire>) {
+    let mut scratch = vec![0; READ_BYTES];
+    loop {
+        // A handler that panics drops its responder, which answers for it; the hook has said what it was.
+        let _ = catch_unwind(AssertUnwindSafe(|| turn(wire, &mut scratch)));
+    }
+}
+
+fn turn(wire: &Arc<Wire>, scratch: &mut [u8]) {
+    match wire.next() {
+        (Subject::Timer, _) => wire.tick(),
+        (Subject::Listener(index), _) => listener::accept(wire, index, scratch),
+        (Subject::Connection(key), ready) => {
+            // Else it was closed in the meantime.
+            if let Some(connection) = wire.take(key) {
+                connection.wake(ready, scratch);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What the workers share: the epoll set, the table of connections, the timer, the limits.
+//!
+//! Owns the descriptors that the workers wait on. Everything in the set is EPOLLONESHOT: an event belongs to the one worker
+//! that got it, until that one arms the descriptor again. Called by `server.rs`, `connection.rs` and `listener.rs`.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use super::connection::Connection;
+use super::service::Behind;
+use super::table::{Key, Table};
+use super::{Limits, Listener, Peer};
+use crate::clock::BootTime;
+use crate::report;
+
+/// How long listeners rest when there is nothing left to accept with.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What an event is about.
+pub enum Subject {
+    Timer,
+    Listener(usize),
+    Connection(Key),
+}
+
+impl Subject {
+    fn data(&self) -> EventData {
+        EventData::new_u64(match self {
+            Subject::Timer => 0,
+            Subject::Listener(index) => *index as u64 + 1,
+            Subject::Connection(key) => key.to_u64(),
+        })
+    }
+
+    fn of(data: EventData) -> Subject {
+        match (Key::from_u64(data.u64()), data.u64()) {
+            (Some(key), _) => Subject::Connection(key),
+            (None, 0) => Subject::Timer,
+            (None, index) => Subject::Listener((index - 1) as usize),
+        }
+    }
+}
+
+pub struct Wire {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    pub listeners: Vec<Listener>,
+    limits: RwLock<Limits>,
+    service: Box<dyn Behind>,
+    state: Mutex<State>,
+    /// Told when the last connection has ended.
+    empty: Condvar,
+    closing: AtomicBool,
+    /// What a connection takes has run out, and that was said.
+    starved: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    table: Table,
+    /// When the timer goes off.
+    armed: Option<BootTime>,
+    /// When paused listeners go on.
+    resume: Option<BootTime>,
+}
+
+/// A connection's place in the table, held as long as its socket is open.
+pub struct Lease {
+    wire: Arc<Wire>,
+    key: Key,
+}
+
+impl Lease {
+    pub fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    pub fn key(&self) -> Key {
+        self.key
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.wire.lock();
+        state.table.release(self.key);
+        if state.table.open() == 0 {
+            // An idle daemon does not even wake to find that there is nothing to do.
+            let next = state.resume;
+            self.wire.set_timer(&mut state, next);
+            if self.wire.is_closing() {
+                self.wire.empty.notify_all();
+            }
+        }
+    }
+}
+
+impl Wire {
+    pub fn new(
+        listeners: Vec<Listener>,
+        limits: Limits,
+        service: Box<dyn Behind>,
+    ) -> io::Result<Wire> {
+        let wire = Wire {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            timer: timerfd_create(
+                TimerfdClockId::Boottime,
+                TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+            )?,
+            listeners,
+            limits: RwLock::new(limits),
+            service,
+            state: Mutex::default(),
+            empty: Condvar::new(),
+            closing: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+        };
+        wire.add(&wire.timer, Subject::Timer, EventFlags::IN)?;
+        Ok(wire)
+    }
+
+    /// Begins to accept.
+    pub fn open(&self) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            self.add(listener, Subject::Listener(index), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    pub fn limits(&self) -> Limits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    pub fn service(&self) -> &dyn Behind {
+        &*self.service
+    }
+
+    /// No connection is kept for another request.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Blocks until something is ready: what, and for what.
+    pub fn next(&self) -> (Subject, EventFlags) {
+        // One event a call: a second one would wait here while another worker is free.
+        let mut events = [const { MaybeUninit::uninit() }];
+        loop {
+            // The set is there for good, so that the only failure is EINTR: then it waits again.
+            if let Ok(([event], _)) = epoll::wait(&self.epoll, &mut events, None) {
+                return (Subject::of(event.data), event.flags);
+            }
+        }
+    }
+
+    /// Gives a connection that waited to the worker that its event woke.
+    pub fn take(&self, key: Key) -> Option<Box<Connection>> {
+        self.lock().table.take(key)
+    }
+
+    /// Makes a connection of a socket just accepted, if there is room for one more.
+    ///
+    /// # Errors
+    /// Gives the socket back if every connection has to be kept.
+    pub fn admit(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        peer: Peer,
+    ) -> Result<Box<Connection>, (OwnedFd, Peer)> {
+        let key = loop {
+            let mut state = self.lock();
+            if state.table.open() < self.limits().max_connections {
+                break state.table.claim();
+            }
+            drop(state);
+            if !self.evict() {
+                return Err((socket, peer));
+            }
+        };
+        self.starved.store(false, Ordering::Relaxed);
+        let lease = Lease {
+            wire: Arc::clone(self),
+            key,
+        };
+        Ok(Connection::new(socket, peer, lease))
+    }
+
+    /// Closes the connection that has gone longest without a whole request; `false` if there is none.
+    pub fn evict(&self) -> bool {
+        let oldest = self.lock().table.take_oldest();
+        let found = oldest.is_some();
+        if let Some(connection) = oldest {
+            connection.evict();
+        }
+        found
+    }
+
+    /// Lets a connection wait until its socket is ready for `interest`, or its deadline is over.
+    pub fn park(&self, mut connection: Box<Connection>, interest: EventFlags) {
+        let subject = Subject::Connection(connection.key());
+        let mut state = self.lock();
+        // Under the lock: once it is in the table, a connection may be taken and closed at any time.
+        let watched = match connection.watched {
+            true => self.arm(&connection, subject, interest),
+            false => self.add(&connection, subject, interest),
+        };
+        if let Err(error) = watched {
+            drop(state);
+            return self.complain(&error);
+        }
+        connection.watched = true;
+        let deadline = connection.deadline();
+        state.table.put(connection);
+        self.hurry(&mut state, deadline);
+    }
+
+    /// Lets the listeners rest a little: there is nothing to accept with, and asking again at once would spin.
+    pub fn pause(&self) {
+        let mut state = self.lock();
+        if state.resume.is_none() {
+            let resume = BootTime::now() + PAUSE;
+            state.resume = Some(resume);
+            self.hurry(&mut state, resume);
+        }
+    }
+
+    /// Says that connections cannot be taken; once, until one can.
+    pub fn complain(&self, error: &io::Error) {
+        if !self.starved.swap(true, Ordering::Relaxed) {
+            report::warn(format_args!("connections cannot be served: {error}"));
+        }
+    }
+
+    /// Does what the timer is for.
+    pub fn tick(&self) {
+        let now = BootTime::now();
+        let mut state = self.lock();
+        let expired: Vec<_> = state
+            .table
+            .take_all(|connection| connection.deadline() <= now)
+            .collect();
+        let resume = state.resume.take_if(|resume| *resume <= now).is_some();
+        let next = state.table.deadline().into_iter().chain(state.resume).min();
+        self.set_timer(&mut state, next);
+        drop(state);
+        if let Err(error) = self.arm(&self.timer, Subject::Timer, EventFlags::IN) {
+            report::warn(format_args!("the timer of the API is lost: {error}"));
+        }
+        if resume {
+            for index in 0..self.listeners.len() {
+                self.listen(index);
+            }
+        }
+        for connection in expired {
+            connection.expire();
+        }
+    }
+
+    /// Arms a listener again.
+    pub fn listen(&self, index: usize) {
+        // After `close` it is out of the set for good, and this fails.
+        let _ = self.arm(
+            &self.listeners[index],
+            Subject::Listener(index),
+            EventFlags::IN,
+        );
+    }
+
+    /// Stops accepting, closes what is idle, and waits, up to `patience`, until the rest is answered.
+    pub fn close(&self, patience: Duration) {
+        self.closing.store(true, Ordering::Relaxed);
+        for listener in &self.listeners {
+            // Fails only if it is out of the set already.
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+        let idle: Vec<_> = self.lock().table.take_all(Connection::is_idle).collect();
+        drop(idle);
+        let state = self.lock();
+        // Whether all have ended or patience did, there is nothing more to be done.
+        let _ = self
+            .empty
+            .wait_timeout_while(state, patience, |state| state.table.open() > 0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, fd: impl AsFd, subject: Subject, interest: EventFlags) -> io::Result<()> {
+        let interest = interest | EventFlags::ONESHOT;
+        Ok(epoll::add(&self.epoll, fd, subject.data(), interest)?)
+    }
+
+    fn arm(&self, fd: impl AsFd, subject: Subject, interest: EventFlags) -> io::Result<()> {
+        let interest = interest | EventFlags::ONESHOT;
+        Ok(epoll::modify(&self.epoll, fd, subject.data(), interest)?)
+    }
+
+    /// Sees to it that the timer goes off at `at` or before. A later deadline than the one set costs nothing: it is found
+    /// when that one is over.
+    fn hurry(&self, state: &mut State, at: BootTime) {
+        if state.armed.is_none_or(|armed| at < armed) {
+            self.set_timer(state, Some(at));
+        }
+    }
+
+    /// Sets the timer; `None` stops it. An expiry not yet seen is forgotten (timerfd_settime(2)).
+    fn set_timer(&self, state: &mut State, at: Option<BootTime>) {
+        const ZERO: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if state.armed == at {
+            return;
+        }
+        let it_value = at.map_or(ZERO, |at| {
+            let micros = at.as_micros().clamp(1, i64::MAX as u64) as i64;
+            Timespec {
+                tv_sec: micros / 1_000_000,
+                tv_nsec: (micros % 1_000_000 * 1_000) as _,
+            }
+        });
+        let value = Itimerspec {
+            it_interval: ZERO,
+            it_value,
+        };
+        match timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value) {
+            Ok(_) => state.armed = at,
+            Err(error) => report::warn(format_args!("the timer of the API is lost: {error}")),
+        }
+    }
+}
