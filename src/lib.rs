@@ -16,9 +16,11 @@
 //! - Only a program's watcher spawns, signals and reaps that program's process.
 //! - A read is answered from a published snapshot; it never waits for a watcher.
 
+pub mod api;
 pub mod clock;
 pub mod http;
 pub mod logs;
+pub mod metrics;
 pub mod program;
 pub mod report;
 pub mod store;

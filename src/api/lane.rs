@@ -1,0 +1,172 @@
+//! [`Lane`]: work that takes long, off the threads that serve requests.
+//!
+//! Threads are started when there is work and end when there is none: an idle daemon has none of them. How many work at
+//! a time, and how much waits, is bounded. Called by `api` for password checks and log searches.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::report;
+
+/// Enough for bcrypt (4 KiB of state on the stack) and for reading logs; see the test in `password.rs`.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// A bounded queue and the threads that work it off; clones share them.
+#[derive(Clone)]
+pub struct Lane(Arc<Shared>);
+
+struct Shared {
+    name: &'static str,
+    /// Threads at a time.
+    parallel: usize,
+    /// Jobs that may wait.
+    queue: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    threads: usize,
+    waiting: VecDeque<Job>,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Lane {
+    /// A lane whose threads bear `name` (at most 15 characters, as the kernel shows it).
+    pub fn new(name: &'static str, parallel: usize, queue: usize) -> Lane {
+        Lane(Arc::new(Shared {
+            name,
+            parallel,
+            queue,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// Has `work` done with what it is given, soon. If it panics, `given` is dropped.
+    ///
+    /// # Errors
+    /// There is no room, or no thread can be had: `given` comes back.
+    pub fn run<T, F>(&self, given: T, work: F) -> Result<(), T>
+    where
+        T: Send + 'static,
+        F: FnOnce(T) + Send + 'static,
+    {
+        let mut state = self.0.state();
+        if state.waiting.len() >= self.0.queue {
+            return Err(given);
+        }
+        if state.threads < self.0.parallel {
+            // The new thread waits for the lock, and so finds the job.
+            match self.start() {
+                Ok(()) => state.threads += 1,
+                Err(error) if state.threads == 0 => {
+                    let name = self.0.name;
+                    report::warn(format_args!("no thread for {name} can be started: {error}"));
+                    return Err(given);
+                }
+                // Those that run will come to it.
+                Err(_) => {}
+            }
+        }
+        state.waiting.push_back(Box::new(move || work(given)));
+        Ok(())
+    }
+
+    fn start(&self) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.0);
+        thread::Builder::new()
+            .name(shared.name.to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || shared.work_off())
+            .map(drop)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; if something did, the counts would still be right.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work_off(&self) {
+        loop {
+            let job = {
+                let mut state = self.state();
+                match state.waiting.pop_front() {
+                    Some(job) => job,
+                    None => {
+                        state.threads -= 1;
+                        return;
+                    }
+                }
+            };
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                report::error(format_args!("{}: a job panicked", self.name));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn all_work_is_done() {
+        let lane = Lane::new("test", 2, 100);
+        let (done, results) = mpsc::channel();
+        for number in 0..100 {
+            let sent = lane.run(done.clone(), move |done| done.send(number).unwrap());
+            assert!(sent.is_ok());
+        }
+        drop(done);
+        let mut seen: Vec<i32> = results.iter().collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_does_not_fit_comes_back() {
+        let lane = Lane::new("test", 1, 2);
+        let (release, gate) = mpsc::channel::<()>();
+        let (began, beginning) = mpsc::channel();
+        let block = move |()| {
+            began.send(()).unwrap();
+            gate.recv().unwrap();
+        };
+        assert!(lane.run((), block).is_ok());
+        beginning.recv().unwrap();
+        assert_eq!(lane.run("a", |_| {}), Ok(()));
+        assert_eq!(lane.run("b", |_| {}), Ok(()));
+        assert_eq!(lane.run("c", |_| {}), Err("c"));
+        release.send(()).unwrap();
+    }
+
+    #[test]
+    fn a_panic_drops_what_was_given_and_the_lane_lives_on() {
+        let lane = Lane::new("test", 1, 10);
+        let (done, results) = mpsc::channel::<i32>();
+        assert!(lane.run(done, |_done| panic!("as the test wants")).is_ok());
+        assert!(results.recv().is_err());
+        let (done, results) = mpsc::channel();
+        assert!(lane.run(done, |done| done.send(1).unwrap()).is_ok());
+        assert_eq!(results.recv(), Ok(1));
+    }
+
+    #[test]
+    fn an_idle_lane_has_no_thread() {
+        let lane = Lane::new("test", 2, 10);
+        let (done, results) = mpsc::channel();
+        assert!(lane.run(done, |done| done.send(1).unwrap()).is_ok());
+        assert_eq!(results.recv(), Ok(1));
+        // The thread lets go of the lane as it ends.
+        while Arc::strong_count(&lane.0) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(lane.0.state().threads, 0);
+    }
+}

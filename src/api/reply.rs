@@ -1,0 +1,34 @@
+//! Building answers: JSON with its status.
+
+use serde::Serialize;
+
+use crate::http::{Body, Reply};
+
+/// An answer with a JSON body.
+pub fn json<T: Serialize>(status: u16, value: &T) -> Reply {
+    // Our wire structs have string keys and no Serialize code that refuses, and a Vec takes every byte.
+    let body = serde_json::to_vec(value).expect("wire structs always serialize");
+    Reply {
+        status,
+        headers: vec![("Content-Type", "application/json".to_owned())],
+        body: Body::Bytes(body),
+    }
+}
+
+/// 204, with headers.
+pub fn empty(headers: Vec<(&'static str, String)>) -> Reply {
+    Reply {
+        status: 204,
+        headers,
+        body: Body::Bytes(Vec::new()),
+    }
+}
+
+/// The body of a reply that has one in memory.
+#[cfg(test)]
+pub fn body_text(reply: &Reply) -> String {
+    match &reply.body {
+        Body::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+        Body::Source(_) => panic!("a body in memory was expected"),
+    }
+}

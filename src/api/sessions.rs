@@ -1,0 +1,212 @@
+//! Who is logged in: the secret that signs tokens, and the tokens that were logged out, as the store keeps them and in
+//! memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::error::{ApiError, Cause};
+use super::token::{self, Claims, Moment, Secret};
+use crate::clock::{self, BootTime, Timestamp};
+use crate::store::{self, Revoked, Store};
+
+/// What a login must show, as a digest: its change ends all tokens.
+pub type Credentials = [u8; 32];
+
+/// A good token.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub claims: Claims,
+    /// Those that held when it was found good.
+    pub credentials: Credentials,
+}
+
+/// All sessions.
+pub struct Sessions {
+    store: Arc<Store>,
+    keys: Mutex<Keys>,
+}
+
+struct Keys {
+    credentials: Credentials,
+    /// `None` until it is needed: at boot nobody should wait for random numbers.
+    secret: Option<Secret>,
+    /// By token id.
+    revoked: HashMap<String, Revoked>,
+}
+
+impl Sessions {
+    /// Takes up what the store knows.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn open(store: Arc<Store>, credentials: Credentials) -> Result<Sessions, store::Error> {
+        let revoked = store.revoked()?;
+        let keys = Keys {
+            credentials,
+            secret: None,
+            revoked: revoked
+                .into_iter()
+                .map(|token| (token.jti.clone(), token))
+                .collect(),
+        };
+        Ok(Sessions {
+            store,
+            keys: Mutex::new(keys),
+        })
+    }
+
+    /// Takes new credentials, which end all tokens; the same ones change nothing.
+    ///
+    /// # Errors
+    /// The store failed, and the old ones still hold.
+    pub fn set_credentials(&self, credentials: Credentials) -> Result<(), store::Error> {
+        let mut keys = self.keys();
+        if keys.credentials == credentials {
+            return Ok(());
+        }
+        // Without a secret there are no tokens that would have to end.
+        keys.secret = match self.store.has_token_secret()? {
+            true => Some(self.store.token_secret(&credentials)?),
+            false => None,
+        };
+        keys.credentials = credentials;
+        Ok(())
+    }
+
+    /// What a token says, if it is good.
+    ///
+    /// # Errors
+    /// The store failed: whether it is good is not known.
+    pub fn check(&self, token: &str) -> Result<Option<Session>, store::Error> {
+        let mut keys = self.keys();
+        if keys.secret.is_none() && self.store.has_token_secret()? {
+            keys.secret = Some(self.store.token_secret(&keys.credentials)?);
+        }
+        let Some(secret) = keys.secret else {
+            return Ok(None);
+        };
+        let credentials = keys.credentials;
+        drop(keys);
+        let good = token::verify(token, &secret, &present())
+            .filter(|claims| !self.keys().revoked.contains_key(&claims.jti));
+        Ok(good.map(|claims| Session {
+            claims,
+            credentials,
+        }))
+    }
+
+    /// A new token for `user`, who has shown `credentials`.
+    ///
+    /// # Errors
+    /// `InvalidCredentials` if those do not hold any more; no random numbers; the store failed.
+    pub fn begin(
+        &self,
+        user: &str,
+        credentials: &Credentials,
+        lifetime: Duration,
+    ) -> Result<(String, Claims), ApiError> {
+        let id = random_id()?;
+        let secret = {
+            let mut keys = self.keys();
+            if keys.credentials != *credentials {
+                return Err(ApiError::InvalidCredentials);
+            }
+            match keys.secret {
+                Some(secret) => secret,
+                None => *keys.secret.insert(self.store.token_secret(credentials)?),
+            }
+        };
+        let claims = Claims::new(user, id, lifetime, &present());
+        let token = token::sign(&claims, &secret)
+            .map_err(|error| ApiError::Internal(Cause::Sign(error)))?;
+        Ok((token, claims))
+    }
+
+    /// Ends a token; on disk when this returns.
+    ///
+    /// # Errors
+    /// The store failed, and the token is still good.
+    pub fn end(&self, claims: &Claims) -> Result<(), store::Error> {
+        let token = Revoked {
+            jti: claims.jti.clone(),
+            exp: claims.exp,
+            boot_id: claims.bid.clone(),
+            boot_end: claims.boot_end(),
+        };
+        self.store.revoke(token.clone())?;
+        let now = present();
+        let mut keys = self.keys();
+        keys.revoked.retain(|_, token| !has_ended(token, &now));
+        keys.revoked.insert(token.jti.clone(), token);
+        Ok(())
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Keys> {
+        // Each change is one assignment, so that what a panic left behind is whole.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a token has ended anyway, so that its logout need not be remembered.
+fn has_ended(token: &Revoked, now: &Moment) -> bool {
+    if token.boot_id == now.boot_id {
+        token.boot_end <= now.boot
+    } else {
+        token.exp <= now.wall.as_secs()
+    }
+}
+
+fn present() -> Moment<'static> {
+    Moment {
+        boot: BootTime::now(),
+        wall: Timestamp::now(),
+        boot_id: clock::boot_id(),
+    }
+}
+
+fn random_id() -> Result<u128, ApiError> {
+    let mut bytes = [0; 16];
+    loop {
+        match getrandom(&mut bytes, GetRandomFlags::empty()) {
+            // So few bytes come all at once. Source: getrandom(2).
+            Ok(_) => return Ok(u128::from_ne_bytes(bytes)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(ApiError::Internal(Cause::Random(error.into()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logout_is_forgotten_once_the_token_has_ended() {
+        let token = Revoked {
+            jti: "1".to_owned(),
+            exp: 1000,
+            boot_id: "boot-1".to_owned(),
+            boot_end: BootTime::from_micros(50),
+        };
+        let ended = |boot: u64, wall: i64, boot_id| {
+            let now = Moment {
+                boot: BootTime::from_micros(boot),
+                wall: Timestamp::from_micros(wall * 1_000_000),
+                boot_id,
+            };
+            has_ended(&token, &now)
+        };
+        assert!(!ended(49, 2000, "boot-1"));
+        assert!(ended(50, 0, "boot-1"));
+        assert!(!ended(90, 999, "boot-2"));
+        assert!(ended(0, 1000, "boot-2"));
+    }
+
+    #[test]
+    fn no_two_tokens_have_the_same_id() {
+        assert_ne!(random_id().unwrap(), random_id().unwrap());
+    }
+}

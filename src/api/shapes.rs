@@ -1,0 +1,149 @@
+//! A program as answers show it: all fields of the reference, in its order, and ours among them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::supervise::Snapshot;
+
+/// The one shape of a program: in lists, alone, created, and changed.
+#[derive(Serialize)]
+pub struct ProgramShape<'a> {
+    id: String,
+    name: &'a str,
+    description: &'a str,
+    command: &'a str,
+    args: &'a str,
+    directory: &'a str,
+    user: &'a str,
+    group: &'a str,
+    enabled: bool,
+    auto_restart: bool,
+    max_restarts: i64,
+    environment: &'a BTreeMap<String, String>,
+    umask: String,
+    stop_signal: String,
+    stop_timeout: String,
+    restart_delay: String,
+    restart_policy: &'static str,
+    success_exit_codes: &'a [u8],
+    status: &'static str,
+    state: &'static str,
+    pid: Option<i32>,
+    exit_code: Option<i32>,
+    exit_signal: Option<String>,
+    start_time: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
+    fn from(snapshot: &'a Snapshot) -> ProgramShape<'a> {
+        let program = &snapshot.program;
+        let definition = &program.definition;
+        let effective = &snapshot.effective;
+        ProgramShape {
+            id: program.id.to_string(),
+            name: &definition.name,
+            description: &definition.description,
+            command: &definition.command,
+            args: &definition.args,
+            directory: &effective.directory,
+            user: &effective.user,
+            group: &effective.group,
+            enabled: definition.enabled,
+            auto_restart: definition.auto_restart,
+            max_restarts: effective.max_restarts,
+            environment: &definition.environment,
+            umask: format!("{:03o}", definition.umask),
+            stop_signal: definition.stop_signal.to_string(),
+            stop_timeout: clock::format_duration(effective.stop_timeout),
+            restart_delay: clock::format_duration(effective.restart_delay),
+            restart_policy: definition.restart_policy.as_str(),
+            success_exit_codes: &definition.success_exit_codes,
+            status: snapshot.phase.status().as_str(),
+            state: snapshot.phase.as_str(),
+            pid: snapshot.pid,
+            exit_code: snapshot.exit.and_then(|exit| exit.code()),
+            exit_signal: snapshot
+                .exit
+                .and_then(|exit| exit.signal())
+                .map(|signal| signal.to_string()),
+            start_time: start_time(snapshot),
+            created_at: program.created_at.to_seconds_string(),
+            updated_at: program.updated_at.to_seconds_string(),
+        }
+    }
+}
+
+/// When the present or last run began.
+pub fn start_time(snapshot: &Snapshot) -> Option<String> {
+    snapshot.start_time.map(|at| at.to_seconds_string())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::program::{Definition, Program, ProgramId, Signal};
+    use crate::supervise::{Effective, Exit, Phase};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A stopped program that never ran.
+    pub fn snapshot(number: u32, name: &str) -> Snapshot {
+        let start = Timestamp::from_micros(1_735_689_600_000_000);
+        Snapshot {
+            program: Arc::new(Program {
+                id: ProgramId(number),
+                definition: Definition::new(name, "/usr/sbin/nginx"),
+                created_at: start,
+                updated_at: start,
+            }),
+            effective: Arc::new(Effective {
+                directory: "/var/www".to_owned(),
+                user: "www-data".to_owned(),
+                group: "www-data".to_owned(),
+                max_restarts: 3,
+                stop_timeout: Duration::from_secs(10),
+                restart_delay: Duration::from_secs(1),
+            }),
+            phase: Phase::Stopped,
+            pid: None,
+            exit: None,
+            started_at: None,
+            start_time: None,
+            restart_count: 0,
+            last_restart: None,
+        }
+    }
+
+    #[test]
+    fn a_program_has_all_fields_in_the_reference_s_order() {
+        let text = serde_json::to_string(&ProgramShape::from(&snapshot(1, "Web Server"))).unwrap();
+        assert_eq!(
+            text,
+            concat!(
+                r#"{"id":"program-1","name":"Web Server","description":"","command":"/usr/sbin/nginx","args":"","#,
+                r#""directory":"/var/www","user":"www-data","group":"www-data","enabled":false,"auto_restart":false,"#,
+                r#""max_restarts":3,"environment":{},"umask":"022","stop_signal":"TERM","stop_timeout":"10s","#,
+                r#""restart_delay":"1s","restart_policy":"on-failure","success_exit_codes":[0],"status":"stopped","#,
+                r#""state":"stopped","pid":null,"exit_code":null,"exit_signal":null,"start_time":null,"#,
+                r#""created_at":"2025-01-01T00:00:00Z","updated_at":"2025-01-01T00:00:00Z"}"#,
+            )
+        );
+    }
+
+    #[test]
+    fn a_signal_shows_as_code_and_name() {
+        let mut killed = snapshot(1, "x");
+        killed.phase = Phase::Failed;
+        killed.exit = Some(Exit::Signal(Signal::KILL));
+        killed.start_time = Some(Timestamp::from_micros(1_735_689_600_999_999));
+        let text = serde_json::to_string(&ProgramShape::from(&killed)).unwrap();
+        assert!(text.contains(
+            r#""status":"error","state":"failed","pid":null,"exit_code":137,"exit_signal":"KILL","start_time":"2025-01-01T00:00:00Z""#
+        ));
+    }
+}
