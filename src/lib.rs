@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod clock;
+pub mod config;
 pub mod http;
 pub mod logs;
 pub mod metrics;
