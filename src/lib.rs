@@ -17,8 +17,10 @@
 //! - A read is answered from a published snapshot; it never waits for a watcher.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod http;
 pub mod logs;
 pub mod metrics;
@@ -27,3 +29,5 @@ pub mod report;
 pub mod store;
 pub mod supervise;
 pub mod sys;
+
+pub use cli::main;

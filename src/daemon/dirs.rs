@@ -1,0 +1,185 @@
+//! The three directories of `[storage]`: made or refused, and locked against a second daemon.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as open_file};
+
+use crate::config::Storage;
+use crate::sys;
+
+/// How long to wait for a lock whose holder has died: a child of it that has not yet become its program holds it.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DirError {
+    #[error("the directory {} ({key}) cannot be {what}: {}", path.display(), sys::reason(source))]
+    Io {
+        key: &'static str,
+        path: PathBuf,
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("the directory {} ({key}) is not owned by the user that hxe runs as (uid {uid})", path.display())]
+    Owner {
+        key: &'static str,
+        path: PathBuf,
+        uid: u32,
+    },
+    #[error("the directory {} ({key}) can be written by group or others: chmod go-w it", path.display())]
+    Writable { key: &'static str, path: PathBuf },
+    #[error("another hxe daemon{} uses the directory {} ({key})", holder(*pid), path.display())]
+    Held {
+        key: &'static str,
+        path: PathBuf,
+        pid: Option<i32>,
+    },
+}
+
+fn holder(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(", process {pid},"))
+        .unwrap_or_default()
+}
+
+/// The open and locked directories.
+pub(super) struct Directories {
+    _state: OwnedFd,
+    run: OwnedFd,
+    log: OwnedFd,
+}
+
+impl Directories {
+    /// Descriptors of `log_dir` and `run_dir` for the log room.
+    pub(super) fn for_logs(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        Ok((self.log.try_clone()?, self.run.try_clone()?))
+    }
+}
+
+/// Makes what is missing, checks what is there, and locks each against a second daemon.
+///
+/// # Errors
+/// The first directory that cannot be used, with the reason.
+pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
+    let state = open_one("state_dir", &storage.state_dir, 0o700)?;
+    let run = open_one("run_dir", &storage.run_dir, 0o711)?;
+    let log = open_one("log_dir", &storage.log_dir, 0o750)?;
+    lock("state_dir", &storage.state_dir, &state)?;
+    if !same_file(state.as_fd(), run.as_fd()) {
+        lock("run_dir", &storage.run_dir, &run)?;
+    }
+    if !same_file(state.as_fd(), log.as_fd()) && !same_file(run.as_fd(), log.as_fd()) {
+        lock("log_dir", &storage.log_dir, &log)?;
+    }
+    Ok(Directories {
+        _state: state,
+        run,
+        log,
+    })
+}
+
+/// Whether two descriptors are of the same file.
+pub(super) fn same_file(one: BorrowedFd, other: BorrowedFd) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
+fn open_one(key: &'static str, path: &Path, mode: u32) -> Result<OwnedFd, DirError> {
+    let failed = |what| {
+        let path = path.to_owned();
+        move |source: io::Error| DirError::Io {
+            key,
+            path,
+            what,
+            source,
+        }
+    };
+    if let Some(parent) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(failed("made"))?;
+    }
+    let made = match DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(failed("made")(error)),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory =
+        open_file(path, flags, Mode::empty()).map_err(|error| failed("opened")(error.into()))?;
+    let stat = fstat(&directory).map_err(|error| failed("looked at")(error.into()))?;
+    let own = rustix::process::geteuid().as_raw();
+    if stat.st_uid != own {
+        return Err(DirError::Owner {
+            key,
+            path: path.to_owned(),
+            uid: own,
+        });
+    }
+    if made {
+        // The umask had its say at first.
+        fchmod(&directory, Mode::from_raw_mode(mode))
+            .map_err(|error| failed("made")(error.into()))?;
+    } else if stat.st_mode & 0o022 != 0 {
+        return Err(DirError::Writable {
+            key,
+            path: path.to_owned(),
+        });
+    }
+    Ok(directory)
+}
+
+fn lock(key: &'static str, path: &Path, directory: &OwnedFd) -> Result<(), DirError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = lock_holder(directory);
+                let lives =
+                    pid.is_none_or(|pid| sys::procfs::stat(pid).is_ok_and(|s| !s.is_zombie()));
+                if lives || Instant::now() >= end {
+                    return Err(DirError::Held {
+                        key,
+                        path: path.to_owned(),
+                        pid,
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => {
+                let path = path.to_owned();
+                return Err(DirError::Io {
+                    key,
+                    path,
+                    what: "locked",
+                    source: error.into(),
+                });
+            }
+        }
+    }
+}
+
+/// Who took the lock on a file. Source: proc_locks(5): `1: FLOCK ADVISORY WRITE 123 fe:00:4711 0 EOF`.
+fn lock_holder(file: &OwnedFd) -> Option<i32> {
+    let inode = fstat(file).ok()?.st_ino.to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = fields.as_slice() else {
+            return None;
+        };
+        if place.rsplit(':').next() != Some(inode.as_str()) {
+            return None;
+        }
+        pid.parse().ok().filter(|pid| *pid > 0)
+    })
+}

@@ -1,0 +1,352 @@
+//! The daemon: wiring only. Opens in order, starts, waits for signals, stops in reverse.
+
+mod dirs;
+mod notify;
+mod pid_file;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::api::Api;
+use crate::config::{Config, Environment};
+use crate::http::{self, Listener, Server};
+use crate::logs::Logs;
+use crate::report;
+use crate::store::{self, Store};
+use crate::supervise::signals::{self, Children, Request};
+use crate::supervise::{self, Supervisor};
+use crate::sys;
+use crate::sys::process;
+use notify::Notify;
+use pid_file::PidFile;
+
+/// How the daemon is started.
+#[derive(Debug)]
+pub struct Options {
+    pub config: Config,
+    /// The file named by `--config`, to be read again on HUP.
+    pub config_path: Option<PathBuf>,
+    /// Written once the daemon listens, removed when it ends.
+    pub pid_file: Option<PathBuf>,
+    /// Gets one byte once the daemon listens.
+    pub ready: Option<OwnedFd>,
+}
+
+/// Why the daemon did not start. Once it runs, nothing ends it but a signal.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Directory(#[from] dirs::DirError),
+    #[error("the database in {} cannot be opened: {}", dir.display(), causes(source))]
+    Store { dir: PathBuf, source: store::Error },
+    #[error("cannot listen on {address}: {}{}", sys::reason(source), hint(source))]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("none of the addresses in listen exists on this machine")]
+    NoAddress,
+    #[error("{what}: {}", sys::reason(source))]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("the pid file {} cannot be written: {}", path.display(), sys::reason(source))]
+    PidFile { path: PathBuf, source: io::Error },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            ": another program has this port; choose another with listen in [api]"
+        }
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need root",
+        _ => "",
+    }
+}
+
+/// An error and what caused it, joined: "the disk cannot be written: Permission denied".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let _ = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Runs the daemon until a signal ends it.
+pub fn run(options: Options) -> ExitCode {
+    match Daemon::start(options) {
+        Ok(daemon) => {
+            daemon.serve();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report::error(format_args!("{error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What runs.
+struct Daemon {
+    config: Config,
+    config_path: Option<PathBuf>,
+    pid_file: Option<PidFile>,
+    requests: std::sync::mpsc::Receiver<Request>,
+    supervisor: Arc<Supervisor>,
+    logs: Arc<Logs>,
+    api: Arc<Api>,
+    server: Server,
+    notify: Notify,
+    /// Held as long as the daemon runs: a second one on the same directories is refused.
+    _directories: dirs::Directories,
+}
+
+impl Daemon {
+    fn start(options: Options) -> Result<Daemon, StartError> {
+        let system = |what| move |source| StartError::System { what, source };
+        let Options {
+            config,
+            config_path,
+            pid_file,
+            ready,
+        } = options;
+        process::use_one_heap();
+        process::ignore_file_size_signal();
+        // First of all threads' business: each inherits what is set here.
+        let caught = signals::catch().map_err(system("signals cannot be caught"))?;
+        // Programs get nothing that the caller left open.
+        sys::background::keep_inherited();
+        let (open_files, raised) = process::raise_open_files();
+        if let Err(error) = raised {
+            report::warn(format_args!(
+                "the limit of open files cannot be raised: {error}"
+            ));
+        }
+        if let Err(error) = process::become_subreaper() {
+            report::warn(format_args!(
+                "orphans of programs cannot be taken over: {error}"
+            ));
+        }
+
+        let directories = dirs::open(&config.storage)?;
+        let listeners = listen(&config.listen)?;
+        let addresses: Vec<SocketAddr> = listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect();
+        let store = Arc::new(open_store(&config.storage.state_dir)?);
+        let children = Arc::new(Children::default());
+        let requests = signals::start(caught, Arc::clone(&children))
+            .map_err(system("a thread cannot be started"))?;
+        let (log_dir, run_dir) = directories
+            .for_logs()
+            .map_err(system("a directory cannot be opened again"))?;
+        let logs = Logs::start(log_dir, run_dir, config.logs.clone())
+            .map_err(system("the log thread cannot be started"))?;
+        let logs = Arc::new(logs);
+        let in_store = |source| StartError::Store {
+            dir: config.storage.state_dir.clone(),
+            source,
+        };
+        let supervisor = Supervisor::open(
+            Arc::clone(&store),
+            Arc::clone(&logs),
+            children,
+            open_files,
+            supervision(&config),
+        )
+        .map_err(in_store)?;
+        let api = Api::new(
+            config.api.clone(),
+            Arc::clone(&supervisor),
+            Arc::clone(&logs),
+            store,
+            config.storage.state_dir.clone(),
+        )
+        .map_err(in_store)?;
+        let api = Arc::new(api);
+        let listeners = listeners.into_iter().map(Listener::Tcp).collect();
+        let server = Server::start(listeners, config.limits, Arc::clone(&api))
+            .map_err(system("the API cannot be started"))?;
+        let pid_file = match pid_file {
+            None => None,
+            Some(path) => match PidFile::write(&path) {
+                Ok(file) => Some(file),
+                Err(source) => return Err(StartError::PidFile { path, source }),
+            },
+        };
+
+        if config.default_password() {
+            report::warn(format_args!(
+                "hxe has its default password, so it serves this machine only: set password or password_hash in \
+                 [api] of hxe.toml"
+            ));
+        }
+        announce(&addresses);
+        let notify = Notify::from_environment();
+        notify.send("READY=1");
+        if let Some(ready) = ready
+            && let Err(error) = sys::background::announce(ready)
+        {
+            report::warn(format_args!("standard error cannot be let go: {error}"));
+        }
+        supervisor.autostart();
+        Ok(Daemon {
+            config,
+            config_path,
+            pid_file,
+            requests,
+            supervisor,
+            logs,
+            api,
+            server,
+            notify,
+            _directories: directories,
+        })
+    }
+
+    /// Waits for signals until one ends the daemon.
+    fn serve(mut self) {
+        // Anything but a reload is the end: TERM, or that nobody could ever signal us again.
+        while let Ok(Request::Reload) = self.requests.recv() {
+            self.reload();
+        }
+        report::info(format_args!("stopping all programs"));
+        self.notify.send("STOPPING=1");
+        self.supervisor.stop_all();
+        self.server.shutdown();
+        if let Some(file) = self.pid_file.take()
+            && let Err(error) = file.remove()
+        {
+            report::warn(format_args!("the pid file cannot be removed: {error}"));
+        }
+        report::info(format_args!("stopped"));
+    }
+
+    /// Reads the configuration again. A mistake changes nothing.
+    fn reload(&mut self) {
+        self.notify.send(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={}",
+            sys::process::monotonic_micros()
+        ));
+        match self
+            .config
+            .reload(self.config_path.as_deref(), &Environment::of_process())
+        {
+            Ok((config, kept)) => self.apply(config, &kept),
+            Err(error) => {
+                for line in error.lines() {
+                    report::error(format_args!("{line}"));
+                }
+                report::error(format_args!("the configuration stays as it was"));
+            }
+        }
+        self.notify.send("READY=1");
+    }
+
+    /// Takes a configuration whose keys that need a restart are as they were; `kept` names those that would have changed.
+    fn apply(&mut self, config: Config, kept: &[&str]) {
+        if let Err(error) = self.api.set(config.api.clone()) {
+            report::error(format_args!(
+                "the configuration stays as it was: {}",
+                causes(&error)
+            ));
+            return;
+        }
+        self.server.set_limits(config.limits);
+        self.logs.set(config.logs.clone());
+        self.supervisor.set(supervision(&config));
+        self.config = config;
+        for key in kept {
+            report::warn(format_args!(
+                "{key} has changed: it holds from the next start on"
+            ));
+        }
+        report::info(format_args!("the configuration has been read again"));
+    }
+}
+
+fn supervision(config: &Config) -> supervise::Settings {
+    supervise::Settings {
+        defaults: config.programs.clone(),
+        any_user: !config.default_password(),
+    }
+}
+
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match http::bind(*address) {
+            Ok(listener) => listeners.push(listener),
+            // A machine without IPv6 has no [::1].
+            Err(error) if address.ip().is_loopback() && address.is_ipv6() && is_missing(&error) => {
+            }
+            Err(source) => {
+                return Err(StartError::Listen {
+                    address: *address,
+                    source,
+                });
+            }
+        }
+    }
+    if listeners.is_empty() {
+        Err(StartError::NoAddress)
+    } else {
+        Ok(listeners)
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)
+    )
+}
+
+/// Opens the store; a lock on it is waited for, as a child of an ended daemon can hold it until it execs.
+fn open_store(state_dir: &Path) -> Result<Store, StartError> {
+    let end = Instant::now() + Duration::from_secs(3);
+    loop {
+        match Store::open(state_dir) {
+            Err(store::Error::Locked) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(source) => {
+                return Err(StartError::Store {
+                    dir: state_dir.to_owned(),
+                    source,
+                });
+            }
+            Ok(store) => return Ok(store),
+        }
+    }
+}
+
+/// Says that the daemon can answer: on standard output for who started it, on standard error for the log, and once
+/// where both are the same.
+fn announce(addresses: &[SocketAddr]) {
+    let Some((first, others)) = addresses.split_first() else {
+        return;
+    };
+    for address in others {
+        report::info(format_args!("also at http://{address}"));
+    }
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    if !dirs::same_file(stdout.as_fd(), stderr.as_fd()) {
+        // Nobody may read it.
+        let _ = writeln!(stdout.lock(), "hxe: listening on http://{first}");
+    }
+    report::info(format_args!("listening on http://{first}"));
+}

@@ -1,0 +1,39 @@
+//! Tells the service manager how the daemon is doing. Source: sd_notify(3); without `$NOTIFY_SOCKET` nobody is told.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::report;
+
+/// The service manager's socket, if there is one.
+pub(super) struct Notify(Option<(UnixDatagram, SocketAddr)>);
+
+impl Notify {
+    /// Finds the socket in the environment, a path or, after `@`, an abstract name.
+    pub(super) fn from_environment() -> Notify {
+        let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+            return Notify(None);
+        };
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&name),
+        };
+        match address.and_then(|address| Ok((UnixDatagram::unbound()?, address))) {
+            Ok(manager) => Notify(Some(manager)),
+            Err(error) => {
+                report::warn(format_args!("NOTIFY_SOCKET cannot be used: {error}"));
+                Notify(None)
+            }
+        }
+    }
+
+    /// Sends lines of `NAME=value`.
+    pub(super) fn send(&self, lines: &str) {
+        if let Some((socket, address)) = &self.0
+            && let Err(error) = socket.send_to_addr(lines.as_bytes(), address)
+        {
+            report::warn(format_args!("the service manager cannot be told: {error}"));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The `hxe` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    hxe::main()
+}
