@@ -1,0 +1,40 @@
+//! Drives the real `hxe` from outside: one test binary, one file a capability, each test with a daemon of its own.
+
+/// Login, refresh, logout, and who gets in.
+mod auth;
+/// hxe.toml, `--check`, the environment, the command line.
+mod config;
+/// Which web pages may ask.
+mod cors;
+/// What a program finds when it starts: user, directory, variables, descriptors.
+mod environment;
+/// Under which names the daemon answers.
+mod hosts;
+/// The wire: paths, methods, lengths, connections, versions.
+mod http;
+/// Start, stop and restart by request, and how ends are shown.
+mod lifecycle;
+/// How often a client may ask.
+mod limits;
+/// What programs write, and how it is read.
+mod logs;
+/// CPU, memory, counts.
+mod metrics;
+/// Definitions: create, read, list, replace, delete.
+mod programs;
+/// The session with curl that the API reference ends with.
+mod reference;
+/// Automatic restarts: policy, backoff, their end.
+mod restarts;
+/// The defaults that keep others out.
+mod safety;
+/// Autostart, many programs, the end of the daemon.
+mod start_and_end;
+/// What outlives a restart of the daemon.
+mod state;
+/// What a stop reaches, and how fast.
+mod stopping;
+/// The daemon, its client, and waiting.
+mod support;
+/// What is refused in a body or a query.
+mod validation;

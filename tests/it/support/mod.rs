@@ -1,0 +1,60 @@
+//! What the tests share: the real daemon in a directory of its own, a raw HTTP client, programs, waiting.
+
+mod client;
+mod daemon;
+mod process;
+mod program;
+mod running;
+mod setup;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Connection, Reply};
+pub use daemon::Daemon;
+pub use process::{is_alive, is_root, kill, processes_using, status_field};
+pub use program::{Definition, Program, sh, sleeper, stubborn};
+pub use serde_json::{Value, json};
+pub use setup::Setup;
+
+/// Longest wait for anything that should happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for a condition.
+#[track_caller]
+pub fn until(condition: impl FnMut() -> bool) {
+    assert!(
+        became(PATIENCE, condition),
+        "it did not happen within {PATIENCE:?}"
+    );
+}
+
+/// Waits for something to be there.
+#[track_caller]
+pub fn until_some<T>(mut get: impl FnMut() -> Option<T>) -> T {
+    let mut found = None;
+    until(|| {
+        found = get();
+        found.is_some()
+    });
+    found.expect("until returns only once it is there")
+}
+
+/// Whether a condition comes true in time.
+fn became(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Says why a test is not run here. Returns whether it can be.
+pub fn need_root() -> bool {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+    }
+    is_root()
+}

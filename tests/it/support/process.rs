@@ -1,0 +1,50 @@
+//! Processes as `/proc` shows them.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal};
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Sends a signal; to a process that has gone it is nothing.
+pub fn kill(pid: i32, signal: Signal) {
+    let pid = Pid::from_raw(pid).expect("a pid is not 0");
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Whether the process is there and no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    status_field(pid, "State").is_some_and(|state| !state.starts_with('Z'))
+}
+
+/// A line of `/proc/PID/status`, without its name. Source: proc_pid_status(5).
+pub fn status_field(pid: i32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        Some(value.split_whitespace().collect::<Vec<_>>().join(" "))
+    })
+}
+
+/// The other processes that hold something below a directory open: a daemon's programs hold its FIFOs.
+pub fn processes_using(dir: &Path) -> Vec<i32> {
+    let own = std::process::id().cast_signed();
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own && holds_something_below(*pid, dir))
+        .collect()
+}
+
+fn holds_something_below(pid: i32, dir: &Path) -> bool {
+    // A process that has gone meanwhile, or may not be looked at, holds nothing that we could know of.
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    descriptors
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .any(|target| target.starts_with(dir))
+}

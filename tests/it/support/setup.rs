@@ -1,0 +1,179 @@
+//! How a daemon is to be started, and the directory that it has.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::running::Running;
+use super::{Daemon, PATIENCE, became};
+
+/// How a daemon is to be started. The directory is kept over restarts.
+#[derive(Clone)]
+pub struct Setup {
+    /// hxe.toml: section, key, value as TOML.
+    keys: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    variables: Vec<(&'static str, String)>,
+    user: Option<u32>,
+    home: Arc<TempDir>,
+}
+
+impl Setup {
+    pub fn new() -> Setup {
+        let home = tempfile::tempdir().expect("the temporary directory can be written");
+        allow(home.path(), 0o755);
+        // A place where programs of any user may write.
+        let scratch = home.path().join("scratch");
+        fs::create_dir(&scratch).expect("the directory is new");
+        allow(&scratch, 0o777);
+        let setup = Setup {
+            keys: BTreeMap::new(),
+            variables: Vec::new(),
+            user: None,
+            home: Arc::new(home),
+        };
+        let path = |name| format!("{:?}", setup.path(name));
+        let (state, run, log) = (path("state"), path("run"), path("log"));
+        setup
+            .key("api", "listen", "\"127.0.0.1:0\"")
+            .key("api", "rate_limit", "0")
+            .key("storage", "state_dir", state)
+            .key("storage", "run_dir", run)
+            .key("storage", "log_dir", log)
+    }
+
+    /// Sets a key of hxe.toml; the value is written as TOML has it.
+    pub fn key(mut self, section: &'static str, key: &'static str, value: impl ToString) -> Setup {
+        let section = self.keys.entry(section).or_default();
+        section.insert(key, value.to_string());
+        self
+    }
+
+    /// Sets a password that is not the default one, so that programs may run as any user.
+    pub fn own_password(self) -> Setup {
+        self.key("api", "password", "\"correct horse\"")
+    }
+
+    /// The administrator's password.
+    pub fn password(&self) -> &str {
+        match self.keys["api"].get("password") {
+            Some(own) => own.trim_matches('"'),
+            None => "password",
+        }
+    }
+
+    /// Sets a variable of the daemon's environment.
+    pub fn variable(mut self, name: &'static str, value: &str) -> Setup {
+        self.variables.push((name, value.to_owned()));
+        self
+    }
+
+    /// Runs the daemon as this user, who owns its directory.
+    pub fn user(mut self, uid: u32) -> Setup {
+        std::os::unix::fs::chown(self.home.path(), Some(uid), Some(uid)).expect("we are root");
+        self.user = Some(uid);
+        self
+    }
+
+    /// A path in the daemon's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Starts the daemon and waits until it can answer.
+    #[track_caller]
+    pub fn start(&self) -> Daemon {
+        self.try_start().unwrap_or_else(|(status, output)| {
+            panic!("the daemon did not start ({status}):\n{output}")
+        })
+    }
+
+    /// Starts a daemon that should refuse to: its exit code and what it said.
+    #[track_caller]
+    pub fn refused(&self) -> (Option<i32>, String) {
+        match self.try_start() {
+            Ok(_daemon) => panic!("the daemon has started"),
+            Err((status, output)) => (status.code(), output),
+        }
+    }
+
+    /// Runs `hxe` with these arguments after `--config FILE`, to its end: its exit code and what it said.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> (Option<i32>, String) {
+        let mut running = Running::spawn(&mut self.command(args));
+        let status = running.ends(PATIENCE).unwrap_or_else(|| {
+            running.kill();
+            panic!("hxe {args:?} did not end:\n{}", running.output())
+        });
+        (status.code(), running.output())
+    }
+
+    fn try_start(&self) -> Result<Daemon, (ExitStatus, String)> {
+        let mut running = Running::spawn(&mut self.command(&[]));
+        let mut address = None;
+        let mut ended = None;
+        let settled = became(PATIENCE, || {
+            address = running.address();
+            ended = running.ended();
+            address.is_some() || ended.is_some()
+        });
+        if !settled {
+            running.kill();
+            panic!("the daemon neither listens nor ends:\n{}", running.output());
+        }
+        match (address, ended) {
+            (Some(address), None) => Ok(Daemon::new(self.clone(), running, address)),
+            _ => {
+                let status = running.ends(PATIENCE).expect("it has ended");
+                Err((status, running.output()))
+            }
+        }
+    }
+
+    /// `hxe daemon --config FILE ARGS`, the file written.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut text = String::new();
+        for (section, keys) in &self.keys {
+            text += &format!("[{section}]\n");
+            for (key, value) in keys {
+                text += &format!("{key} = {value}\n");
+            }
+        }
+        let file = self.path("hxe.toml");
+        fs::write(&file, text).expect("the directory can be written");
+        allow(&file, 0o644);
+        let mut command = Command::new(self.binary());
+        command.arg("daemon").arg("--config").arg(file).args(args);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(uid) = self.user {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// The binary under test; for another user a copy, as the build directory may be closed to it.
+    fn binary(&self) -> PathBuf {
+        let built = PathBuf::from(env!("CARGO_BIN_EXE_hxe"));
+        if self.user.is_none() {
+            return built;
+        }
+        let copy = self.path("hxe");
+        if !copy.exists() {
+            fs::copy(&built, &copy).expect("the directory can be written");
+            allow(&copy, 0o755);
+        }
+        copy
+    }
+}
+
+fn allow(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+}
