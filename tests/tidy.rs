@@ -28,12 +28,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["api"]),
     ("libc", &["sys", "program/signal"]),
     ("redb", &["store"]),
-    // Safe system calls: everywhere but in the domain and in what is pure.
+    // Safe system calls: everywhere but in the domain.
     (
         "rustix",
         &[
             "sys",
             "clock",
+            "report",
             "http",
             "logs",
             "store",
