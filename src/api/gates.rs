@@ -9,7 +9,6 @@ use super::sessions::Session;
 use super::{Api, Settings, cors, host, reply};
 use crate::clock::{BootTime, Timestamp};
 use crate::http::{Head, Peer, Reply, Verdict};
-use crate::store;
 
 /// A request that has passed.
 pub struct Passed {
@@ -25,8 +24,6 @@ enum Bearer {
     Absent,
     Bad,
     Good(Session),
-    /// Whether it is good cannot be found out.
-    Unknown(store::Error),
 }
 
 impl Api {
@@ -98,9 +95,8 @@ impl Api {
             return Bearer::Bad;
         };
         match self.sessions.check(token) {
-            Ok(Some(session)) => Bearer::Good(session),
-            Ok(None) => Bearer::Bad,
-            Err(error) => Bearer::Unknown(error),
+            Some(session) => Bearer::Good(session),
+            None => Bearer::Bad,
         }
     }
 }
@@ -130,7 +126,6 @@ fn admit(access: Access, bearer: Bearer, peer: &Peer) -> Result<Option<Session>,
         (Access::Known, _) if is_trusted(peer) => Ok(None),
         (_, Bearer::Absent) => Err(ApiError::Unauthenticated),
         (_, Bearer::Bad) => Err(ApiError::InvalidToken),
-        (_, Bearer::Unknown(error)) => Err(error.into()),
     }
 }
 
@@ -214,13 +209,6 @@ mod tests {
         }
         assert_eq!(status(Access::Open, Bearer::Absent, &TCP), 200);
         assert_eq!(status(Access::Open, Bearer::Bad, &TCP), 200);
-    }
-
-    #[test]
-    fn a_store_that_fails_is_no_wrong_token() {
-        let full = || store::Error::Disk(std::io::ErrorKind::StorageFull.into());
-        assert_eq!(status(Access::Known, Bearer::Unknown(full()), &TCP), 507);
-        assert_eq!(status(Access::Open, Bearer::Unknown(full()), &TCP), 200);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::error::{ApiError, Cause};
 use super::token::{self, Claims, Moment, Secret};
 use crate::clock::{self, BootTime, Timestamp};
+use crate::report;
 use crate::store::{self, Revoked, Store};
 
 /// What a login must show, as a digest: its change ends all tokens.
@@ -31,22 +32,29 @@ pub struct Sessions {
 
 struct Keys {
     credentials: Credentials,
-    /// `None` until it is needed: at boot nobody should wait for random numbers.
+    /// `None` until the first login makes it: at boot nobody should wait for random numbers.
     secret: Option<Secret>,
     /// By token id.
     revoked: HashMap<String, Revoked>,
 }
 
 impl Sessions {
-    /// Takes up what the store knows.
+    /// Takes up what the store knows. If the credentials changed since it was written, all tokens end.
     ///
     /// # Errors
     /// The store cannot be read.
     pub fn open(store: Arc<Store>, credentials: Credentials) -> Result<Sessions, store::Error> {
+        match store.end_other_tokens(&credentials) {
+            // They end all the same, and would come back only together with their credentials.
+            Err(store::Error::Disk(error)) => report::warn(format_args!(
+                "the end of all tokens cannot be written to the disk: {error}"
+            )),
+            ended => ended?,
+        }
         let revoked = store.revoked()?;
         let keys = Keys {
             credentials,
-            secret: None,
+            secret: store.known_token_secret(&credentials)?,
             revoked: revoked
                 .into_iter()
                 .map(|token| (token.jti.clone(), token))
@@ -67,35 +75,24 @@ impl Sessions {
         if keys.credentials == credentials {
             return Ok(());
         }
-        // Without a secret there are no tokens that would have to end.
-        keys.secret = match self.store.has_token_secret()? {
-            true => Some(self.store.token_secret(&credentials)?),
-            false => None,
-        };
+        self.store.end_other_tokens(&credentials)?;
+        keys.secret = None;
         keys.credentials = credentials;
         Ok(())
     }
 
     /// What a token says, if it is good.
-    ///
-    /// # Errors
-    /// The store failed: whether it is good is not known.
-    pub fn check(&self, token: &str) -> Result<Option<Session>, store::Error> {
-        let mut keys = self.keys();
-        if keys.secret.is_none() && self.store.has_token_secret()? {
-            keys.secret = Some(self.store.token_secret(&keys.credentials)?);
-        }
-        let Some(secret) = keys.secret else {
-            return Ok(None);
+    pub fn check(&self, token: &str) -> Option<Session> {
+        let (secret, credentials) = {
+            let keys = self.keys();
+            (keys.secret?, keys.credentials)
         };
-        let credentials = keys.credentials;
-        drop(keys);
-        let good = token::verify(token, &secret, &present())
-            .filter(|claims| !self.keys().revoked.contains_key(&claims.jti));
-        Ok(good.map(|claims| Session {
-            claims,
-            credentials,
-        }))
+        token::verify(token, &secret, &present())
+            .filter(|claims| !self.keys().revoked.contains_key(&claims.jti))
+            .map(|claims| Session {
+                claims,
+                credentials,
+            })
     }
 
     /// A new token for `user`, who has shown `credentials`.

@@ -176,9 +176,10 @@ fn a_record_of_another_version_is_passed_over_and_kept() {
 fn the_secret_stays_until_the_credentials_change() {
     let dir = dir();
     let store = open(&dir);
-    assert!(!store.has_token_secret().unwrap());
+    assert_eq!(store.known_token_secret(b"admin:password").unwrap(), None);
     let secret = store.token_secret(b"admin:password").unwrap();
-    assert!(store.has_token_secret().unwrap());
+    let known = store.known_token_secret(b"admin:password").unwrap();
+    assert_eq!(known, Some(secret));
     store.revoke(token("t", 60)).unwrap();
     drop(store);
 
@@ -189,6 +190,23 @@ fn the_secret_stays_until_the_credentials_change() {
     assert_ne!(renewed, secret);
     assert!(store.revoked().unwrap().is_empty());
     assert_ne!(store.token_secret(b"admin:password").unwrap(), secret);
+}
+
+#[test]
+fn other_credentials_end_the_secret_and_its_tokens_for_good() {
+    let dir = dir();
+    let store = open(&dir);
+    store.end_other_tokens(b"admin:password").unwrap();
+    let secret = store.token_secret(b"admin:password").unwrap();
+    store.revoke(token("t", 60)).unwrap();
+    store.end_other_tokens(b"admin:password").unwrap();
+    let known = store.known_token_secret(b"admin:password").unwrap();
+    assert_eq!(known, Some(secret));
+    assert_eq!(store.revoked().unwrap().len(), 1);
+
+    store.end_other_tokens(b"admin:other").unwrap();
+    assert_eq!(store.known_token_secret(b"admin:password").unwrap(), None);
+    assert!(store.revoked().unwrap().is_empty());
 }
 
 #[test]

@@ -41,15 +41,20 @@ impl Revoked {
 }
 
 impl Store {
-    /// The secret that signs tokens, made when first needed. `credentials` is what a login must show (user name and
-    /// password or hash): when they are not those of the last call, the secret is made anew and all tokens end.
-    pub fn token_secret(&self, credentials: &[u8]) -> Result<[u8; 32], Error> {
-        let stored = self.read(|transaction| {
+    /// The secret that signs tokens, if there is one for these credentials: what a login must show, user name and
+    /// password or hash.
+    pub fn known_token_secret(&self, credentials: &[u8]) -> Result<Option<Secret>, Error> {
+        self.read(|transaction| {
             let meta = transaction.open_table(META)?;
             let value = meta.get(TOKEN)?;
             Ok(value.and_then(|value| secret_of(value.value(), credentials)))
-        })?;
-        if let Some(secret) = stored {
+        })
+    }
+
+    /// The secret that signs tokens, made when first needed. When `credentials` are not those that it was made for, it is
+    /// made anew and all tokens end.
+    pub fn token_secret(&self, credentials: &[u8]) -> Result<Secret, Error> {
+        if let Some(secret) = self.known_token_secret(credentials)? {
             return Ok(secret);
         }
         // Outside of the store's lock: early after boot, the kernel may have no random numbers for minutes.
@@ -71,9 +76,22 @@ impl Store {
         })
     }
 
-    /// Whether `token_secret` was ever called, without making one: nobody needs random numbers before the first login.
-    pub fn has_token_secret(&self) -> Result<bool, Error> {
-        self.read(|transaction| Ok(transaction.open_table(META)?.get(TOKEN)?.is_some()))
+    /// Forgets a secret that was made for other credentials, and with it all tokens. Makes none in its place: nobody needs
+    /// random numbers before the next login.
+    pub fn end_other_tokens(&self, credentials: &[u8]) -> Result<(), Error> {
+        let others = self.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            let value = meta.get(TOKEN)?;
+            Ok(value.is_some_and(|value| secret_of(value.value(), credentials).is_none()))
+        })?;
+        if !others {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            transaction.open_table(META)?.remove(TOKEN)?;
+            transaction.open_table(REVOKED)?.retain(|_, _| false)?;
+            Ok(())
+        })
     }
 
     /// Remembers a logout, and forgets those whose tokens have ended anyway.

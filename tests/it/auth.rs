@@ -193,3 +193,14 @@ fn a_new_user_name_or_password_ends_all_tokens() {
         reply.error(401, "authentication_error");
     }
 }
+
+#[test]
+fn a_password_that_comes_back_brings_no_tokens_back() {
+    let mut daemon = Daemon::start();
+    let token = daemon.login();
+    daemon.stop();
+    daemon.setup.clone().own_password().start().stop();
+    let restored = daemon.setup.clone().start();
+    let reply = restored.with_token(&token, "GET", "/api/program", "");
+    reply.error(401, "authentication_error");
+}
