@@ -11,7 +11,7 @@ use super::error::ApiError;
 pub enum Json {
     Null,
     Bool(bool),
-    /// A whole number that fits.
+    /// A whole number that fits, however it is written: `3`, `3.0` and `3e0` are the same. Source: RFC 8259 6.
     Integer(i64),
     /// Any other number.
     Number,
@@ -186,8 +186,14 @@ impl<'de> Visitor<'de> for Level {
         Ok(i64::try_from(value).map_or(Json::Number, Json::Integer))
     }
 
-    fn visit_f64<E>(self, _value: f64) -> Result<Json, E> {
-        Ok(Json::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        /// Up to 2^53 no two whole numbers look alike.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        let fits = value.fract() == 0.0 && value.abs() < EXACT;
+        Ok(match fits {
+            true => Json::Integer(value as i64),
+            false => Json::Number,
+        })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Json, E> {
@@ -276,6 +282,23 @@ mod tests {
             refused(br#"{"username":null,"username":null}"#).0,
             "username"
         );
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let parsed = |text: &str| parse_json(text.as_bytes()).unwrap();
+        for (text, number) in [("3.0", 3), ("1e2", 100), ("-0", 0), ("-1.0", -1)] {
+            assert_eq!(parsed(text), Json::Integer(number), "{text}");
+        }
+        for text in [
+            "3.5",
+            "1e-1",
+            "9007199254740993.0",
+            "1e300",
+            "99999999999999999999",
+        ] {
+            assert_eq!(parsed(text), Json::Number, "{text}");
+        }
     }
 
     #[test]
