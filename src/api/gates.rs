@@ -133,7 +133,7 @@ fn admit(access: Access, bearer: Bearer, peer: &Peer) -> Result<Option<Session>,
 fn is_trusted(peer: &Peer) -> bool {
     match peer {
         Peer::Tcp(_) => false,
-        Peer::Unix { uid, .. } => *uid == 0 || *uid == rustix::process::geteuid().as_raw(),
+        Peer::Unix(peer) => peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw(),
     }
 }
 
@@ -142,7 +142,7 @@ fn address(peer: &Peer) -> Key {
     match peer {
         // One client is one, whichever of our listeners it came to.
         Peer::Tcp(address) => Key::Address(address.ip().to_canonical()),
-        Peer::Unix { uid, .. } => Key::User(*uid),
+        Peer::Unix(peer) => Key::User(peer.uid),
     }
 }
 
@@ -166,6 +166,7 @@ mod tests {
     use crate::api::Password;
     use crate::api::token::{Claims, Moment};
     use crate::http::Method;
+    use crate::sys::socket::Credentials;
     use std::time::Duration;
 
     const TCP: Peer = Peer::Tcp(std::net::SocketAddr::V4(std::net::SocketAddrV4::new(
@@ -174,11 +175,11 @@ mod tests {
     )));
 
     fn unix(uid: u32) -> Peer {
-        Peer::Unix {
+        Peer::Unix(Credentials {
             uid,
             gid: 1,
             pid: 1,
-        }
+        })
     }
 
     fn session() -> Session {

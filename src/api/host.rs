@@ -15,7 +15,7 @@ pub fn check(head: &Head, hosts: &[String]) -> Result<(), String> {
     let Some(host) = head.header("host") else {
         return Ok(());
     };
-    if matches!(head.peer, Peer::Unix { .. }) || is_ours(host, hosts, machine_name) {
+    if matches!(head.peer, Peer::Unix(_)) || is_ours(host, hosts, machine_name) {
         Ok(())
     } else {
         Err(host.to_owned())
@@ -88,6 +88,7 @@ fn machine_name() -> String {
 mod tests {
     use super::*;
     use crate::http::Method;
+    use crate::sys::socket::Credentials;
 
     fn ours(host: &str) -> bool {
         let hosts = ["hxe.example".to_owned(), "Box.Example.".to_owned()];
@@ -177,11 +178,11 @@ mod tests {
 
     #[test]
     fn on_the_unix_socket_any_host_will_do() {
-        let peer = Peer::Unix {
+        let peer = Peer::Unix(Credentials {
             uid: 7,
             gid: 7,
             pid: 7,
-        };
+        });
         assert_eq!(checked("hxe", peer), Ok(()));
     }
 }

@@ -19,6 +19,7 @@ use rustix::net::{
 use super::answer::{Ending, Outgoing, Terms};
 use super::wire::Wire;
 use super::{Peer, Problem};
+use crate::sys::socket::peer_credentials;
 
 /// Connections that wait in the kernel to be accepted; more are held back by it.
 const BACKLOG: i32 = 1024;
@@ -85,13 +86,9 @@ impl Listener {
             }
             Listener::Unix(listener) => {
                 let socket = accept_with(listener, FLAGS)?;
-                let peer = sockopt::socket_peercred(&socket)?;
-                let peer = Peer::Unix {
-                    uid: peer.uid.as_raw(),
-                    gid: peer.gid.as_raw(),
-                    pid: peer.pid.as_raw_nonzero().get(),
-                };
-                Ok((socket, peer))
+                let peer = peer_credentials(&socket)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                Ok((socket, Peer::Unix(peer)))
             }
         }
     }

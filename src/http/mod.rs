@@ -34,6 +34,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::sys::socket::Credentials;
+
 /// Bounds of the server; all but `workers` may change while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -48,12 +50,8 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
     Tcp(SocketAddr),
-    /// The peer's credentials as the kernel vouches for them (SO_PEERCRED).
-    Unix {
-        uid: u32,
-        gid: u32,
-        pid: i32,
-    },
+    /// As the kernel vouches for them (SO_PEERCRED).
+    Unix(Credentials),
 }
 
 /// A request without its body.

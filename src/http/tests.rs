@@ -99,7 +99,7 @@ impl Service for Small {
             path => {
                 let peer = match head.peer {
                     Peer::Tcp(_) => "tcp".to_owned(),
-                    Peer::Unix { uid, pid, .. } => format!("unix {uid} {pid}"),
+                    Peer::Unix(peer) => format!("unix {} {}", peer.uid, peer.pid),
                 };
                 let text = format!("{pass} {} {path} {} {peer}", head.method, body.len());
                 responder.respond(reply(200, text));

@@ -161,7 +161,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn cvt(result: i32) -> io::Result<()> {
+/// The result of a system call that answers -1 where it failed.
+pub(super) fn cvt(result: i32) -> io::Result<()> {
     if result == -1 {
         Err(io::Error::last_os_error())
     } else {
