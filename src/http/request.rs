@@ -224,8 +224,9 @@ fn body_length(headers: &[httparse::Header]) -> Result<u64, Problem> {
     std::str::from_utf8(length.value)
         .ok()
         // `parse` alone would take a sign.
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+        // What is too long for a number is too large a body, too.
+        .map(|digits| digits.parse().unwrap_or(u64::MAX))
         .ok_or(Problem::Malformed("Content-Length is not a number"))
 }
 
@@ -486,7 +487,6 @@ mod tests {
             "Content-Length: 5 5\r\n",
             "Content-Length:\r\n",
             "Content-Length: \u{ff15}\r\n",
-            "Content-Length: 18446744073709551616\r\n",
         ] {
             malformed(&format!("PUT / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
         }
@@ -500,6 +500,7 @@ mod tests {
             ("1001", Some(Problem::BodyTooLarge)),
             ("100000000000000", Some(Problem::BodyTooLarge)),
             ("18446744073709551615", Some(Problem::BodyTooLarge)),
+            ("18446744073709551616", Some(Problem::BodyTooLarge)),
         ] {
             let text = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
             assert_eq!(head(&text).err(), problem, "{length}");
