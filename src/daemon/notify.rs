@@ -1,10 +1,15 @@
 //! Tells the service manager how the daemon is doing. Source: sd_notify(3); without `$NOTIFY_SOCKET` nobody is told.
 
+use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use crate::report;
+
+/// How long the service manager is waited for that does not read what it is sent.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The service manager's socket, if there is one.
 pub(super) struct Notify(Option<(UnixDatagram, SocketAddr)>);
@@ -19,7 +24,7 @@ impl Notify {
             Some(name) => SocketAddr::from_abstract_name(name),
             None => SocketAddr::from_pathname(&name),
         };
-        match address.and_then(|address| Ok((UnixDatagram::unbound()?, address))) {
+        match address.and_then(|address| Ok((socket()?, address))) {
             Ok(manager) => Notify(Some(manager)),
             Err(error) => {
                 report::warn(format_args!("NOTIFY_SOCKET cannot be used: {error}"));
@@ -36,4 +41,11 @@ impl Notify {
             report::warn(format_args!("the service manager cannot be told: {error}"));
         }
     }
+}
+
+/// With a timeout: the thread that waits for signals sends, and TERM must not wait for a full queue.
+fn socket() -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }

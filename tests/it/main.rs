@@ -28,6 +28,8 @@ mod reference;
 mod restarts;
 /// The defaults that keep others out.
 mod safety;
+/// What a service manager is told.
+mod service_manager;
 /// Autostart, many programs, the end of the daemon.
 mod start_and_end;
 /// What outlives a restart of the daemon.

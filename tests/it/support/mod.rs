@@ -17,7 +17,7 @@ pub use serde_json::{Value, json};
 pub use setup::Setup;
 
 /// Longest wait for anything that should happen.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for a condition.
 #[track_caller]
