@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sys;
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,7 +28,9 @@ impl Error {
     pub fn lines(&self) -> Vec<String> {
         match self {
             Error::Mistakes(mistakes) => mistakes.iter().map(Mistake::to_string).collect(),
-            Error::Unreadable { source, .. } => vec![format!("{self}: {source}")],
+            Error::Unreadable { source, .. } => {
+                vec![format!("{self}: {}", sys::reason(source))]
+            }
             Error::NotUtf8 { .. } | Error::NotAFile { .. } | Error::TooLarge { .. } => {
                 vec![self.to_string()]
             }

@@ -194,7 +194,7 @@ fn the_usual_file_may_be_missing_and_a_named_one_must_be_there() {
 
     let path = dir.path().join(".config/hxe/hxe.toml");
     let error = read(Some(&path), &environment).unwrap_err();
-    assert!(error.lines()[0].contains("cannot be read: No such file"));
+    assert!(error.lines()[0].ends_with("cannot be read: No such file or directory"));
 
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "[api]\nworkers = 7\n").unwrap();
