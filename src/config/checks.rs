@@ -1,7 +1,7 @@
 //! Rules for single values. Each check answers with the value as it is kept, or with what is wrong and what is allowed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::logs::OnFull;
 
@@ -198,9 +198,9 @@ pub(super) fn path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A directory of hxe's own.
+/// A directory of hxe's own, without a slash at its end: with one, a symbolic link there would be followed.
 pub(super) fn storage(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(path(text)?);
+    let path: PathBuf = Path::new(&path(text)?).components().collect();
     if path.file_name().is_none() {
         return Err(format!(
             "{} cannot be a directory of hxe's own: name one below \"/\", such as \"/var/lib/hxe\"",

@@ -161,8 +161,9 @@ fn an_ordinary_user_has_directories_of_its_own_and_runs_programs_as_itself() {
     assert_eq!(storage.state_dir, Path::new("/x/state/hxe"));
     assert_eq!(storage.run_dir, Path::new("/run/user/7/hxe"));
 
-    let elsewhere = "[storage]\nstate_dir = '/data'\n[programs]\nuser = 'gone'";
+    let elsewhere = "[storage]\nstate_dir = '/data/./'\n[programs]\nuser = 'gone'";
     let (config, _) = load_with(elsewhere, &environment(false, &[])).unwrap();
+    assert_eq!(config.storage.state_dir.as_os_str(), "/data");
     assert_eq!(config.storage.run_dir, Path::new("/data/run"));
     assert_eq!(config.programs.user, "alice");
 }
