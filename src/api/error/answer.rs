@@ -333,6 +333,10 @@ mod tests {
             body,
             r#"{"error":"start_failed","message":"Program could not be started: executing /x: no such file"}"#
         );
+        let invalid = Invalid::new("user", "there is no user \"x\"");
+        let (status, body) = refused(Refusal::Invalid(invalid));
+        assert_eq!(status, 400);
+        assert!(body.contains(r#""field":"user","issue":"There is no user \"x\"""#));
         let (status, body) = refused(Refusal::Forbidden(Invalid::new("user", "Not as root")));
         assert_eq!(status, 403);
         assert!(body.contains(r#""details":{"field":"user","issue":"Not as root"}"#));

@@ -131,7 +131,7 @@ impl ApiError {
 
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> ApiError {
-        ApiError::body(invalid.field, invalid.issue)
+        ApiError::body(invalid.field, sentence(&invalid.issue))
     }
 }
 
