@@ -7,6 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use crate::report;
+use crate::sys;
 
 /// How long the service manager is waited for that does not read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,10 +36,19 @@ impl Notify {
 
     /// Sends lines of `NAME=value`.
     pub(super) fn send(&self, lines: &str) {
-        if let Some((socket, address)) = &self.0
-            && let Err(error) = socket.send_to_addr(lines.as_bytes(), address)
-        {
-            report::warn(format_args!("the service manager cannot be told: {error}"));
+        let Some((socket, address)) = &self.0 else {
+            return;
+        };
+        let sent = loop {
+            match socket.send_to_addr(lines.as_bytes(), address) {
+                // With a timeout, waiting ends at a signal. Source: signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => break sent,
+            }
+        };
+        if let Err(error) = sent {
+            let reason = sys::reason(&error);
+            report::warn(format_args!("the service manager cannot be told: {reason}"));
         }
     }
 }
