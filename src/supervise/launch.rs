@@ -29,11 +29,7 @@ pub(super) fn identify(definition: &Definition, settings: &Settings) -> Result<I
     if !process::is_root() {
         return identify_own(definition);
     }
-    let user = definition
-        .user
-        .as_deref()
-        .unwrap_or(&settings.defaults.user);
-    let identity = users::lookup(user, definition.group.as_deref()).map_err(unknown)?;
+    let identity = look_up(definition, settings).map_err(unknown)?;
     if settings.any_user {
         return Ok(identity);
     }
@@ -55,6 +51,12 @@ pub(super) fn identify(definition: &Definition, settings: &Settings) -> Result<I
         return Err(barred("group", "group", &identity.group_name));
     }
     Ok(identity)
+}
+
+/// As whom root would run it.
+fn look_up(definition: &Definition, settings: &Settings) -> Result<Identity, LookupError> {
+    let user = definition.user.as_ref().unwrap_or(&settings.defaults.user);
+    users::lookup(user, definition.group.as_deref())
 }
 
 /// An ordinary user can run programs only as itself.
@@ -102,7 +104,11 @@ fn unknown(error: LookupError) -> Refusal {
 /// Definition and defaults taken together. A user or group that cannot be looked up is shown as it was written.
 pub(super) fn effective(definition: &Definition, settings: &Settings) -> Effective {
     let defaults = &settings.defaults;
-    let identity = identify(definition, settings).ok();
+    // Whether it may be had at present is not asked: that ends with the default password.
+    let identity = match process::is_root() {
+        true => look_up(definition, settings).ok(),
+        false => identify_own(definition).ok(),
+    };
     let user = definition
         .user
         .clone()

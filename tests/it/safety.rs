@@ -78,8 +78,11 @@ fn a_program_of_another_user_does_not_start_once_the_password_is_the_default_aga
         .key("api", "password", "\"password\"")
         .start();
     let program = daemon.program("a");
-    program.reaches("failed");
+    let shown = program.reaches("failed");
     assert_ne!(program.post("start").status, 200);
+    assert_eq!(shown["group"], "daemon", "as it stands, not as it may run");
+    let sent_back = daemon.put(&program.path(""), &shown);
+    assert_eq!(sent_back.error(403, "forbidden"), "Permission denied");
 }
 
 #[test]
