@@ -64,7 +64,7 @@ fn identify_own(definition: &Definition) -> Result<Identity, Refusal> {
     let own = users::own();
     let mine = |field, wanted: &str, name: &str| {
         let issue = format!(
-            "hxe does not run as root, so its programs can only run with its own {field} {name:?}, not {wanted:?}: leave \
+            "As hxe does not run as root, its programs can only run with its own {field} {name:?}, not {wanted:?}: leave \
              {field} out"
         );
         Refusal::Invalid(Invalid::new(field, issue))
