@@ -107,7 +107,8 @@ impl Kind {
     /// What is wrong, and what is allowed. Nothing is put then.
     pub(super) fn set(&self, config: &mut Config, raw: &Raw) -> Result<(), String> {
         let refused = |what: String| format!("{what}: it must be {}", self.allowed());
-        let wrong_type = || refused(format!("{} does not belong here", raw.type_name()));
+        let misplaced = |type_name| refused(format!("{type_name} does not belong here"));
+        let wrong_type = || misplaced(raw.type_name());
         match self {
             Kind::Integer { range, put } => {
                 let number = match raw {
@@ -156,24 +157,24 @@ impl Kind {
                 Raw::Text(text) | Raw::Word(text) => put(config, text)?,
                 _ => return Err(wrong_type()),
             },
-            Kind::List { put, .. } => match texts(raw) {
-                Some(items) => put(config, &items)?,
-                None => return Err(wrong_type()),
-            },
+            Kind::List { put, .. } => put(config, &texts(raw).map_err(misplaced)?)?,
         }
         Ok(())
     }
 }
 
 /// The texts of a list; one text alone is a list, too. A variable holds them separated by commas, or a list as in TOML.
-fn texts(raw: &Raw) -> Option<Vec<String>> {
+///
+/// # Errors
+/// The type of what is no text.
+fn texts(raw: &Raw) -> Result<Vec<String>, &'static str> {
     match raw {
-        Raw::Text(text) => Some(vec![text.clone()]),
+        Raw::Text(text) => Ok(vec![text.clone()]),
         Raw::List(items) => items
             .iter()
             .map(|item| match item {
-                Raw::Text(text) => Some(text.clone()),
-                _ => None,
+                Raw::Text(text) => Ok(text.clone()),
+                other => Err(other.type_name()),
             })
             .collect(),
         Raw::Word(word) => {
@@ -181,11 +182,11 @@ fn texts(raw: &Raw) -> Option<Vec<String>> {
             // Not every word in brackets is a list: an IPv6 address has them, too.
             match DeValue::parse(word).map(Spanned::into_inner) {
                 Ok(list @ DeValue::Array(_)) if word.starts_with('[') => texts(&Raw::of(&list)),
-                _ if word.is_empty() => Some(Vec::new()),
-                _ => Some(word.split(',').map(|item| item.trim().to_owned()).collect()),
+                _ if word.is_empty() => Ok(Vec::new()),
+                _ => Ok(word.split(',').map(|item| item.trim().to_owned()).collect()),
             }
         }
-        Raw::Integer(_) | Raw::Other(_) => None,
+        Raw::Integer(_) | Raw::Other(_) => Err(raw.type_name()),
     }
 }
 

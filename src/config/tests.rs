@@ -344,7 +344,7 @@ fn a_mistake_is_named_with_file_line_section_and_key() {
         ),
         (
             "[api]\nlisten = [1]\n",
-            "FILE:2: [api] listen: a list does not belong here: it must be an address with a port or a list of them",
+            "FILE:2: [api] listen: a number does not belong here: it must be an address with a port or a list of them",
         ),
         (
             "[api]\nlisten = [\n  \"127.0.0.1:1\",\n  \"localhost\",\n]\n",
@@ -579,7 +579,7 @@ fn mistakes_in_variables_are_named_by_the_variable() {
             "[::1]",
             "HXE_API_LISTEN: \"[::1]\" is not an address",
         ),
-        ("HXE_API_LISTEN", "[1, 2]", "HXE_API_LISTEN: text does not"),
+        ("HXE_API_LISTEN", "[1, 2]", "HXE_API_LISTEN: a number does not"),
         (
             "HXE_API_WORKRES",
             "1",
