@@ -124,8 +124,9 @@ fn wants_text(accept: Option<&str>) -> bool {
             _ => continue,
         };
         let weight = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
+            .filter_map(|part| part.split_once('='))
+            .find(|(name, _)| name.eq_ignore_ascii_case("q"))
+            .map_or(1.0, |(_, weight)| weight.parse().unwrap_or(0.0));
         if weight > best {
             best = weight;
             text = is_text;
@@ -380,6 +381,7 @@ mod tests {
             "application/json, text/plain, */*",
             "text/html",
             "text/plain;q=0",
+            "text/plain; Q=0",
             "text/plain;q=0.1, application/json",
             "",
         ] {
