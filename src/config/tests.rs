@@ -579,7 +579,11 @@ fn mistakes_in_variables_are_named_by_the_variable() {
             "[::1]",
             "HXE_API_LISTEN: \"[::1]\" is not an address",
         ),
-        ("HXE_API_LISTEN", "[1, 2]", "HXE_API_LISTEN: a number does not"),
+        (
+            "HXE_API_LISTEN",
+            "[1, 2]",
+            "HXE_API_LISTEN: a number does not",
+        ),
         (
             "HXE_API_WORKRES",
             "1",
