@@ -3,7 +3,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::{
-    Daemon, Definition, Program, Setup, is_root, json, need_root, sh, sleeper, status_field,
+    Daemon, Definition, Program, Setup, is_root, json, need_root, sh, sleeper, status_field, until,
     until_some,
 };
 
@@ -138,12 +138,15 @@ fn a_programs_umask_is_its_own() {
 fn a_program_has_three_descriptors_and_reads_nothing() {
     let daemon = Daemon::start();
     let program = daemon.create(&sleeper("a")).started();
-    let descriptors = fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
-    let mut numbers: Vec<String> = descriptors
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    numbers.sort();
-    assert_eq!(numbers, ["0", "1", "2"]);
+    // exec closes the descriptors one by one, and that one early which tells that it works.
+    until(|| {
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
+        let mut numbers: Vec<String> = descriptors
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        numbers.sort();
+        numbers == ["0", "1", "2"]
+    });
     let stdin = fs::read_link(format!("/proc/{}/fd/0", program.pid())).unwrap();
     assert_eq!(stdin.to_str(), Some("/dev/null"));
 }
