@@ -58,7 +58,7 @@ impl Traces {
     /// Kills all that the ended run left behind, until nothing is left.
     pub(super) fn sweep(&self, children: &Children) -> Sweep {
         let mut sweep = Sweep::default();
-        if !has_strangers(children, self.main) {
+        if matches!(children.reap_strangers(), Ok(false)) {
             return sweep;
         }
         // At once for all of the group: no fork escapes this.
@@ -104,43 +104,41 @@ impl Traces {
 
     /// The living processes of the run, but for `main`.
     fn find(&self, all: &[Stat], children: &Children) -> Vec<Stat> {
-        let mut found: HashSet<i32> = all
-            .iter()
-            .filter(|stat| self.owns(stat, children))
-            .map(|stat| stat.pid)
-            .collect();
+        let mut strange = pids(all.iter().filter(|stat| is_stranger(stat, children)));
+        close_over(all, &mut strange);
+        let mut found = pids(
+            all.iter()
+                .filter(|stat| strange.contains(&stat.pid) && self.owns(stat)),
+        );
         close_over(all, &mut found);
         all.iter()
             .filter(|stat| found.contains(&stat.pid) && !stat.is_zombie())
-            .filter(|stat| stat.pid != self.main.number() && !children.contains(stat.pid))
             .cloned()
             .collect()
     }
 
-    fn owns(&self, stat: &Stat, children: &Children) -> bool {
+    fn owns(&self, stat: &Stat) -> bool {
         let main = self.main.number();
         // Pids go round, starts do not: nothing that is older than the run is the run's.
-        if stat.pid == main || stat.start_ticks < self.start_ticks || stat.is_zombie() {
+        if stat.start_ticks < self.start_ticks || stat.is_zombie() {
             return false;
         }
-        let Some(pid) = Pid::new(stat.pid).filter(|pid| *pid != Pid::own()) else {
+        let Some(pid) = Pid::new(stat.pid) else {
             return false;
         };
         stat.session == main
             || stat.pgrp == main
             || self.descendants.contains(&key(stat))
             || procfs::has_variable(pid, &self.mark)
-            || (!children.contains(stat.pid)
-                && !is_being_started(stat)
+            || (!is_being_started(stat)
                 && self.pipes.iter().any(|pipe| procfs::holds_file(pid, *pipe)))
     }
 
     /// A child of ours that is nobody's: it came from some program that hid every trace, perhaps from this one.
     fn is_traceless(&self, stat: &Stat, children: &Children) -> bool {
-        stat.ppid == Pid::own().number()
+        is_stranger(stat, children)
             && stat.start_ticks >= self.start_ticks
             && !stat.is_zombie()
-            && !children.contains(stat.pid)
             && !children.contains(stat.session)
             && !children.contains(stat.pgrp)
             && !is_being_started(stat)
@@ -150,6 +148,15 @@ impl Traces {
 
 fn key(stat: &Stat) -> (i32, u64) {
     (stat.pid, stat.start_ticks)
+}
+
+fn pids<'a>(stats: impl Iterator<Item = &'a Stat>) -> HashSet<i32> {
+    stats.map(|stat| stat.pid).collect()
+}
+
+/// Whether it is a child of ours that no watcher knows.
+fn is_stranger(stat: &Stat, children: &Children) -> bool {
+    stat.ppid == Pid::own().number() && !children.contains(stat.pid)
 }
 
 /// Adds to `found` all that descends from it.
@@ -165,14 +172,6 @@ fn close_over(all: &[Stat], found: &mut HashSet<i32>) {
             return;
         }
     }
-}
-
-/// Whether we have children that no watcher knows. Yes, where the kernel does not tell.
-fn has_strangers(children: &Children, main: Pid) -> bool {
-    procfs::own_children().is_none_or(|all| {
-        all.into_iter()
-            .any(|pid| pid != main.number() && !children.contains(pid))
-    })
 }
 
 /// Whether a child of ours has not become its program yet: it still has our descriptors, all of them.

@@ -48,31 +48,29 @@ impl Children {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the watchers of all processes that have ended. `false` if there was none: then a stranger has.
-    fn wake(&self) -> bool {
-        let mut found = false;
+    /// Wakes the watchers of all processes that have ended.
+    fn wake(&self) {
         for (pid, watcher) in self.lock().iter() {
             if matches!(process::peek_exit(*pid), Ok(Some(_))) {
-                found = true;
                 // A full mailbox wakes its watcher anyway, and that reaps on every wake.
                 let _ = watcher.try_send(Mail::Wake);
             }
         }
-        found
     }
 
-    /// Reaps those of our children that have ended and that nobody watches.
-    fn reap_strangers(&self) -> io::Result<()> {
-        let own = Pid::own().number();
-        for stat in procfs::scan()? {
-            if stat.ppid == own && stat.is_zombie() && !self.contains(stat.pid) {
+    /// Reaps those of our children that have ended and that nobody watches; whether others of them live.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub(super) fn reap_strangers(&self) -> io::Result<bool> {
+        let mut living = false;
+        for pid in procfs::adopted()? {
+            if !self.contains(pid.number()) {
                 // By its own id: a wait for any child could take one that a watcher needs.
-                if let Some(pid) = Pid::new(stat.pid) {
-                    let _ = process::reap(pid);
-                }
+                living |= matches!(process::reap(pid), Ok(None));
             }
         }
-        Ok(())
+        Ok(living)
     }
 }
 
@@ -103,9 +101,9 @@ fn listen(mut signals: Signals, children: &Children, requests: &Sender<Request>)
             SIGTERM | SIGINT => Request::Terminate,
             SIGHUP => Request::Reload,
             _ => {
-                if !children.wake()
-                    && let Err(error) = children.reap_strangers()
-                {
+                children.wake();
+                // The signal may have been for both.
+                if let Err(error) = children.reap_strangers() {
                     report::warn(format_args!("orphans cannot be reaped: {error}"));
                 }
                 continue;

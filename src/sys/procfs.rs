@@ -58,18 +58,31 @@ pub fn scan() -> io::Result<Vec<Stat>> {
     Ok(all)
 }
 
-/// Our children of all threads, ended or not; `None` where the kernel keeps no such list (CONFIG_PROC_CHILDREN).
-/// Source: proc_tid_children(5).
-pub fn own_children() -> Option<Vec<i32>> {
+/// Our children that we may not have started, ended or not: the orphans that a subreaper gets are its main thread's
+/// children (before Linux 3.19 those of the thread that started an ancestor), while others are those of the thread that
+/// started them. All of our children where the kernel keeps no such lists (CONFIG_PROC_CHILDREN).
+/// Source: proc_tid_children(5); find_new_reaper in the kernel's exit.c.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn adopted() -> io::Result<Vec<Pid>> {
+    let own = Pid::own();
     let mut children = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/task").ok()? {
-        let text = std::fs::read_to_string(entry.ok()?.path().join("children")).ok()?;
-        children.extend(
-            text.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse::<i32>().ok()),
-        );
+    for thread in [format!("self/task/{own}"), "thread-self".to_owned()] {
+        match std::fs::read_to_string(format!("/proc/{thread}/children")) {
+            Ok(text) => children.extend(
+                text.split_ascii_whitespace()
+                    .filter_map(|pid| Pid::new(pid.parse().ok()?)),
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let all = scan()?.into_iter();
+                let ours = all.filter(|stat| stat.ppid == own.number());
+                return Ok(ours.filter_map(|stat| Pid::new(stat.pid)).collect());
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Some(children)
+    Ok(children)
 }
 
 /// Whether the environment that a process was started with has this `NAME=value`; no, where we may not look.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Daemon, Program, is_alive, json, kill, sh, sleeper, status_field, stubborn, until, until_some,
+    Daemon, Program, children, is_alive, json, kill, sh, sleeper, status_field, stubborn, until,
+    until_some,
 };
 
 #[test]
@@ -130,6 +131,17 @@ fn a_stop_reaches_what_has_cleared_its_environment() {
 #[test]
 fn a_stop_reaches_what_has_closed_its_output() {
     check_leaves_nothing_behind(r#"(setsid sh -c "$LEAVE" </dev/null >/dev/null 2>&1 &)"#);
+}
+
+#[test]
+fn what_was_left_behind_is_reaped() {
+    let daemon = Daemon::start();
+    let script = r#"(setsid sh -c "$LEAVE" &); echo ready; exec sleep 1000"#;
+    let (program, left) = with_leftover(&daemon, script);
+    program.says("ready");
+    until(|| children(daemon.pid()).contains(&left));
+    program.stopped();
+    until(|| children(daemon.pid()).is_empty());
 }
 
 #[test]

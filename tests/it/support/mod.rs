@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
-pub use process::{is_alive, is_root, kill, processes_using, status_field};
+pub use process::{children, is_alive, is_root, kill, processes_using, status_field};
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};
 pub use setup::Setup;

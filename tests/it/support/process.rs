@@ -29,12 +29,24 @@ pub fn status_field(pid: i32, name: &str) -> Option<String> {
     })
 }
 
+/// The children of a process, ended or not.
+pub fn children(parent: i32) -> Vec<i32> {
+    let parent = parent.to_string();
+    pids()
+        .filter(|pid| status_field(*pid, "PPid").as_ref() == Some(&parent))
+        .collect()
+}
+
+/// All processes.
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
 /// The other processes that hold something below a directory open: a daemon's programs hold its FIFOs.
 pub fn processes_using(dir: &Path) -> Vec<i32> {
     let own = std::process::id().cast_signed();
-    let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    pids()
         .filter(|pid| *pid != own && holds_something_below(*pid, dir))
         .collect()
 }
