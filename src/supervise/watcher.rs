@@ -135,11 +135,7 @@ impl Watcher {
         }
         // Who had written to the program before it was removed is told so; nobody can any more.
         while let Ok(mail) = self.inbox.try_recv() {
-            match mail {
-                Mail::Command(_, caller) => caller(Err(Refusal::NotFound)),
-                Mail::Delete(caller) => caller(Err(Refusal::NotFound)),
-                Mail::Autostart(_) | Mail::Wake => {}
-            }
+            refuse(mail);
         }
     }
 
@@ -150,6 +146,8 @@ impl Watcher {
         }
         self.step(Event::Tick);
         match mail {
+            // That end was all that a removal waited for: nothing may be started any more.
+            Some(mail) if self.gone => refuse(mail),
             Some(Mail::Command(command, caller)) => {
                 let caller = Asker::Command(caller);
                 self.step(match command {
@@ -403,6 +401,15 @@ impl Watcher {
     }
 }
 
+/// Answers mail to a program that is removed.
+fn refuse(mail: Mail) {
+    match mail {
+        Mail::Command(_, caller) => caller(Err(Refusal::NotFound)),
+        Mail::Delete(caller) => caller(Err(Refusal::NotFound)),
+        Mail::Autostart(_) | Mail::Wake => {}
+    }
+}
+
 /// Device and inode of an open file.
 fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
     let stat = rustix::fs::fstat(file.as_fd()).ok()?;
@@ -410,3 +417,6 @@ fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
     #[allow(clippy::unnecessary_cast)]
     Some((stat.st_dev as u64, stat.st_ino as u64))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! A watcher without its thread, so that what happens at the same moment can be put in order.
+
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::*;
+use crate::logs::{self, Logs, OnFull};
+use crate::program::{Defaults, Definition};
+use crate::store::Store;
+use crate::supervise::signals::Children;
+use crate::supervise::{Phase, Settings};
+use crate::sys::users;
+
+struct World {
+    watcher: Watcher,
+    _home: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let home = tempfile::tempdir().unwrap();
+        let dir = || OwnedFd::from(std::fs::File::open(home.path()).unwrap());
+        let settings = logs::Settings {
+            max_size: 1024,
+            max_files: 1,
+            pipe_size: 4096,
+            on_full: OnFull::Drop,
+        };
+        let store = Arc::new(Store::open(home.path()).unwrap());
+        let definition = Definition {
+            user: Some(users::own().user_name),
+            args: "1000".to_owned(),
+            // Which ends nothing: the test says when the process ends.
+            stop_signal: Signal::CONT,
+            ..Definition::new("a", "/bin/sleep")
+        };
+        let program = store.create(definition, Timestamp::now()).unwrap();
+        let id = program.id;
+        let supervisor = Supervisor::open(
+            store,
+            Arc::new(Logs::start(dir(), dir(), settings).unwrap()),
+            Arc::new(Children::default()),
+            getrlimit(Resource::Nofile),
+            Settings {
+                defaults: Defaults {
+                    user: users::own().user_name,
+                    directory: "/".to_owned(),
+                    stop_timeout: Duration::from_secs(10),
+                    restart_delay: Duration::from_secs(1),
+                    max_restarts: MaxRestarts::AtMost(3),
+                },
+                any_user: true,
+            },
+        )
+        .unwrap();
+        // A watcher of our own in the place of the one that has a thread.
+        let published = Arc::new(Published::new(Snapshot::clone(&supervisor.list()[0])));
+        let (mailbox, inbox) = std::sync::mpsc::sync_channel(MAILBOX);
+        World {
+            watcher: Watcher::new(id, supervisor, published, (mailbox, inbox)),
+            _home: home,
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Receiver<Result<Done, Refusal>> {
+        let (caller, answer) = channel();
+        let caller = Box::new(move |result| caller.send(result).unwrap());
+        self.watcher.handle(Some(Mail::Command(command, caller)));
+        answer
+    }
+
+    fn delete(&mut self) -> Receiver<Result<(), Refusal>> {
+        let (caller, answer) = channel();
+        let caller = Box::new(move |result| caller.send(result).unwrap());
+        self.watcher.handle(Some(Mail::Delete(caller)));
+        answer
+    }
+
+    fn pid(&self) -> Pid {
+        self.watcher.run.as_ref().unwrap().pid
+    }
+
+    /// Ends the process, which the watcher does not know yet.
+    fn end(&self) {
+        process::kill(self.pid(), Signal::KILL.number()).unwrap();
+        let raw = rustix::process::Pid::from_raw(self.pid().number()).unwrap();
+        let options =
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(raw), options).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_started_of_a_program_whose_removal_its_end_completes() {
+    let mut world = World::new();
+    world.command(Command::Start).recv().unwrap().unwrap();
+    let deleted = world.delete();
+    world.end();
+    let started = world.command(Command::Start);
+    assert!(deleted.try_recv().unwrap().is_ok());
+    assert!(matches!(
+        started.try_recv().unwrap(),
+        Err(Refusal::NotFound)
+    ));
+    assert!(world.watcher.run.is_none());
+}
