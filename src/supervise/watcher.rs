@@ -272,7 +272,6 @@ impl Watcher {
             &output,
             |pid| {
                 // Known before it runs, so that the end of even the shortest run finds its watcher.
-                supervisor.children.add(pid, self.mailbox.clone());
                 traces = Some(Traces {
                     main: pid,
                     start_ticks: procfs::stat(pid.number())?.start_ticks,
@@ -280,6 +279,7 @@ impl Watcher {
                     pipes: output.iter().filter_map(file_id).collect(),
                     descendants: HashSet::new(),
                 });
+                supervisor.children.add(pid, self.mailbox.clone());
                 Ok(())
             },
         );
