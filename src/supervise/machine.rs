@@ -81,14 +81,14 @@ impl<R> Machine<R> {
         self.restarts
     }
 
-    /// As the API shows the state. A start takes no time that anybody could see.
+    /// As the API shows the state. Before a start has come to something there is no process.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Stopped => Phase::Stopped,
+            State::Stopped | State::Starting { .. } => Phase::Stopped,
             State::Exited => Phase::Exited,
             State::Failed => Phase::Failed,
             State::Backoff { .. } => Phase::Backoff,
-            State::Starting { .. } | State::Running { .. } => Phase::Running,
+            State::Running { .. } => Phase::Running,
             State::Stopping { .. } => Phase::Stopping,
         }
     }

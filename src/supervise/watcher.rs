@@ -73,6 +73,17 @@ struct Run {
     traces: Traces,
 }
 
+/// What is shown of the present or last run.
+#[derive(Default)]
+struct Last {
+    exit: Option<Exit>,
+    started_at: Option<BootTime>,
+    start_time: Option<Timestamp>,
+    last_restart: Option<Timestamp>,
+    /// What it left and could not be killed.
+    left_behind: Vec<LeftBehind>,
+}
+
 /// One program's watcher.
 pub(super) struct Watcher {
     id: ProgramId,
@@ -83,8 +94,7 @@ pub(super) struct Watcher {
     mailbox: SyncSender<Mail>,
     machine: Machine<Asker>,
     run: Option<Run>,
-    /// What the last run left and could not be killed.
-    left_behind: Vec<LeftBehind>,
+    last: Last,
     /// The program has been removed.
     gone: bool,
 }
@@ -104,7 +114,7 @@ impl Watcher {
             mailbox,
             machine: Machine::default(),
             run: None,
-            left_behind: Vec::new(),
+            last: Last::default(),
             gone: false,
         }
     }
@@ -180,21 +190,34 @@ impl Watcher {
                     Effect::Terminate(pid) => self.terminate(pid),
                     Effect::Kill(pid) => self.kill(pid),
                     Effect::Tell(happening) => self.tell(&happening),
-                    Effect::Answer(asker, answer) => answers.push((asker, answer)),
+                    // With what holds now: a stop that a start follows at once speaks of the stopped program.
+                    Effect::Answer(asker, answer) => answers.push((asker, answer, self.done())),
                 }
             }
         }
-        let phase = self.machine.phase();
-        let restarts = self.machine.restarts();
-        let before = self.published.get();
-        if before.phase != phase || before.restart_count != restarts {
-            self.published.update(|snapshot| {
-                snapshot.phase = phase;
-                snapshot.restart_count = restarts;
-            });
+        self.publish();
+        for (asker, answer, done) in answers {
+            self.answer(asker, answer, done);
         }
-        for (asker, answer) in answers {
-            self.answer(asker, answer);
+    }
+
+    /// Publishes all that is, at once: nobody sees a state with the process of another.
+    fn publish(&self) -> Arc<Snapshot> {
+        self.published.update(|snapshot| {
+            snapshot.phase = self.machine.phase();
+            snapshot.pid = self.run.as_ref().map(|run| run.pid.number());
+            snapshot.exit = self.last.exit;
+            snapshot.started_at = self.last.started_at;
+            snapshot.start_time = self.last.start_time;
+            snapshot.restart_count = self.machine.restarts();
+            snapshot.last_restart = self.last.last_restart;
+        })
+    }
+
+    fn done(&self) -> Done {
+        Done {
+            snapshot: self.publish(),
+            left_behind: self.last.left_behind.clone(),
         }
     }
 
@@ -212,7 +235,7 @@ impl Watcher {
         }
     }
 
-    fn answer(&mut self, asker: Asker, answer: Answer) {
+    fn answer(&mut self, asker: Asker, answer: Answer, done: Done) {
         let refusal = match answer {
             Answer::Done => None,
             Answer::AlreadyRunning => Some(Refusal::AlreadyRunning),
@@ -222,10 +245,7 @@ impl Watcher {
             Answer::WillNotEnd(pid) => Some(Refusal::WillNotEnd(pid.number())),
         };
         match (asker, refusal) {
-            (Asker::Command(caller), None) => caller(Ok(Done {
-                snapshot: self.published.get(),
-                left_behind: self.left_behind.clone(),
-            })),
+            (Asker::Command(caller), None) => caller(Ok(done)),
             (Asker::Command(caller), Some(refusal)) => caller(Err(refusal)),
             (Asker::Delete(caller), None | Some(Refusal::NotRunning)) => self.delete(caller),
             (Asker::Delete(caller), Some(refusal)) => caller(Err(refusal)),
@@ -249,7 +269,6 @@ impl Watcher {
     }
 
     fn launch(&mut self) -> Result<Pid, String> {
-        self.left_behind = Vec::new();
         let supervisor = Arc::clone(&self.supervisor);
         let snapshot = self.published.get();
         let settings = supervisor.settings();
@@ -285,18 +304,14 @@ impl Watcher {
         );
         match (result, traces) {
             (Ok(pid), Some(traces)) => {
-                let restarts = self.machine.restarts();
-                self.published.update(|snapshot| {
-                    snapshot.pid = Some(pid.number());
-                    snapshot.exit = None;
-                    snapshot.started_at = Some(now);
-                    snapshot.start_time = Some(Timestamp::now());
-                    if restarts == 0 {
-                        snapshot.last_restart = None;
-                    } else {
-                        snapshot.last_restart = Some(Timestamp::now());
-                    }
-                });
+                let start_time = Timestamp::now();
+                self.last = Last {
+                    exit: None,
+                    started_at: Some(now),
+                    start_time: Some(start_time),
+                    last_restart: (self.machine.restarts() > 0).then_some(start_time),
+                    left_behind: Vec::new(),
+                };
                 self.run = Some(Run {
                     pid,
                     since: now,
@@ -351,14 +366,11 @@ impl Watcher {
             self.note(Level::Warn, &text);
             report::warn(format_args!("{}: {text}", self.id));
         }
-        self.left_behind = sweep.left_behind;
+        self.last.left_behind = sweep.left_behind;
         self.supervisor.logs.end_run(self.id);
         let _ = process::reap(pid);
         self.supervisor.children.remove(pid);
-        self.published.update(|snapshot| {
-            snapshot.pid = None;
-            snapshot.exit = Some(exit);
-        });
+        self.last.exit = Some(exit);
         Some(exit)
     }
 

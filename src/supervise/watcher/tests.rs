@@ -105,3 +105,26 @@ fn nothing_is_started_of_a_program_whose_removal_its_end_completes() {
     ));
     assert!(world.watcher.run.is_none());
 }
+
+#[test]
+fn a_stop_that_a_restart_follows_speaks_of_the_stopped_program() {
+    let mut world = World::new();
+    world.command(Command::Start).recv().unwrap().unwrap();
+    let first = world.pid();
+    let stopped = world.command(Command::Stop { force: false });
+    let restarted = world.command(Command::Restart);
+    world.end();
+    world.watcher.handle(None);
+    let seen = stopped.try_recv().unwrap().unwrap().snapshot;
+    assert_eq!((seen.phase, seen.pid), (Phase::Stopped, None));
+    assert_eq!(seen.exit, Some(Exit::Signal(Signal::KILL)));
+    let seen = restarted.try_recv().unwrap().unwrap().snapshot;
+    assert_eq!(
+        (seen.phase, seen.pid),
+        (Phase::Running, Some(world.pid().number()))
+    );
+    assert_ne!(world.pid(), first);
+    let _answer = world.command(Command::Stop { force: false });
+    world.end();
+    world.watcher.handle(None);
+}
