@@ -195,33 +195,31 @@ impl Supervisor {
 
     /// Stops the program if it runs, then removes its definition and its logs, then answers.
     pub fn delete(&self, id: ProgramId, caller: Caller<()>) {
-        if let Err(refusal) = self.refuse_when_stopping() {
-            return caller(Err(refusal));
-        }
         self.post(id, Mail::Delete(caller));
     }
 
     /// Sends a command to the program's watcher, which answers when it is done.
     pub fn send(&self, id: ProgramId, command: Command, caller: Caller<Done>) {
-        if let Err(refusal) = self.refuse_when_stopping() {
-            return caller(Err(refusal));
-        }
         self.post(id, Mail::Command(command, caller));
     }
 
     /// Stops every program: all are signalled in reverse order of start without waiting in between. Returns when all
     /// have stopped. From its begin on, changes are refused with [`Refusal::Busy`].
     pub fn stop_all(&self) {
+        let programs = self
+            .programs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Under the lock that `post` sends under: what was sent before is stopped, what comes later is refused.
         self.stopping.store(true, Ordering::SeqCst);
-        let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = self
-            .programs()
+        let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = programs
             .values()
             .map(|handle| (handle.published.get(), handle.mailbox.clone()))
             .collect();
+        drop(programs);
         running.sort_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.started_at));
         let longest = running
             .iter()
-            .filter(|(snapshot, _)| matches!(snapshot.phase, Phase::Running | Phase::Stopping))
             .map(|(snapshot, _)| snapshot.effective.stop_timeout)
             .max()
             .unwrap_or_default();
@@ -345,6 +343,7 @@ impl Supervisor {
         // Sent under the lock: a watcher that removes its program takes it first, and so sees all that was sent.
         let programs = self.programs();
         let refused = match programs.get(&id) {
+            _ if self.stopping.load(Ordering::SeqCst) => Some((mail, STOPPING)),
             None => Some((mail, Refusal::NotFound)),
             Some(handle) => match handle.mailbox.try_send(mail) {
                 Ok(()) => None,
