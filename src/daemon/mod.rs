@@ -21,7 +21,7 @@ use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
 use crate::report;
 use crate::store::{self, Store};
-use crate::supervise::signals::{self, Children, Request};
+use crate::supervise::signals::{self, Children, Request, Requests};
 use crate::supervise::{self, Supervisor};
 use crate::sys;
 use crate::sys::process;
@@ -103,7 +103,7 @@ struct Daemon {
     config: Config,
     config_path: Option<PathBuf>,
     pid_file: Option<PidFile>,
-    requests: std::sync::mpsc::Receiver<Request>,
+    requests: Arc<Requests>,
     supervisor: Arc<Supervisor>,
     logs: Arc<Logs>,
     api: Arc<Api>,
@@ -202,7 +202,7 @@ impl Daemon {
         {
             report::warn(format_args!("standard error cannot be let go: {error}"));
         }
-        supervisor.autostart();
+        supervisor.autostart(|| !requests.is_end());
         Ok(Daemon {
             config,
             config_path,
@@ -219,8 +219,7 @@ impl Daemon {
 
     /// Waits for signals until one ends the daemon.
     fn serve(mut self) {
-        // Anything but a reload is the end: TERM, or that nobody could ever signal us again.
-        while let Ok(Request::Reload) = self.requests.recv() {
+        while self.requests.next() == Request::Reload {
             self.reload();
         }
         report::info(format_args!("stopping all programs"));

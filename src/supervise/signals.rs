@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,6 +23,42 @@ pub enum Request {
     Terminate,
     /// HUP: read the configuration again.
     Reload,
+}
+
+/// What was asked for and the daemon has not taken up yet: what is asked for again meanwhile is one request.
+#[derive(Default)]
+pub struct Requests {
+    waiting: Mutex<Option<Request>>,
+    asked: Condvar,
+}
+
+impl Requests {
+    /// Waits for the next request.
+    pub fn next(&self) -> Request {
+        let waiting = self
+            .asked
+            .wait_while(self.lock(), |waiting| waiting.is_none());
+        let request = waiting.unwrap_or_else(PoisonError::into_inner).take();
+        request.expect("it was waited for until there is one")
+    }
+
+    /// Whether the daemon is to end.
+    pub fn is_end(&self) -> bool {
+        *self.lock() == Some(Request::Terminate)
+    }
+
+    fn ask(&self, request: Request) {
+        let mut waiting = self.lock();
+        // A reload puts no end off.
+        if *waiting != Some(Request::Terminate) {
+            *waiting = Some(request);
+        }
+        self.asked.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Request>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The processes that have a watcher, with the watchers to wake.
@@ -82,20 +118,21 @@ pub fn catch() -> io::Result<Signals> {
     Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP])
 }
 
-/// Starts `hxe-signals`; what the outside asks for arrives at the receiver, each kind once while it waits there.
+/// Starts `hxe-signals`; what the outside asks for arrives at the requests that are returned.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn start(signals: Signals, children: Arc<Children>) -> io::Result<Receiver<Request>> {
-    let (sender, receiver) = channel();
+pub fn start(signals: Signals, children: Arc<Children>) -> io::Result<Arc<Requests>> {
+    let requests = Arc::new(Requests::default());
+    let asked = Arc::clone(&requests);
     std::thread::Builder::new()
         .name("hxe-signals".to_owned())
         .stack_size(super::STACK_SIZE)
-        .spawn(move || listen(signals, &children, &sender))?;
-    Ok(receiver)
+        .spawn(move || listen(signals, &children, &asked))?;
+    Ok(requests)
 }
 
-fn listen(mut signals: Signals, children: &Children, requests: &Sender<Request>) {
+fn listen(mut signals: Signals, children: &Children, requests: &Requests) {
     for signal in signals.forever() {
         let request = match signal {
             SIGTERM | SIGINT => Request::Terminate,
@@ -109,7 +146,26 @@ fn listen(mut signals: Signals, children: &Children, requests: &Sender<Request>)
                 continue;
             }
         };
-        // The receiver lives as long as the daemon.
-        let _ = requests.send(request);
+        requests.ask(request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_again_is_one_request_and_an_end_goes_first() {
+        let requests = Requests::default();
+        for _ in 0..1000 {
+            requests.ask(Request::Reload);
+        }
+        assert!(!requests.is_end());
+        assert_eq!(requests.next(), Request::Reload);
+        for request in [Request::Reload, Request::Terminate, Request::Reload] {
+            requests.ask(request);
+        }
+        assert!(requests.is_end());
+        assert_eq!(requests.next(), Request::Terminate);
     }
 }

@@ -92,8 +92,8 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Starts the enabled programs, in order of id.
-    pub fn autostart(&self) {
+    /// Starts the enabled programs, in order of id, as long as they are wanted.
+    pub fn autostart(&self, wanted: impl Fn() -> bool) {
         let enabled: Vec<_> = self
             .programs()
             .values()
@@ -101,6 +101,9 @@ impl Supervisor {
             .map(|handle| handle.mailbox.clone())
             .collect();
         for mailbox in enabled {
+            if !wanted() {
+                return;
+            }
             let (tried, done) = sync_channel(0);
             if mailbox.send(Mail::Autostart(tried)).is_ok() {
                 // Ends when the watcher has tried and drops its end. A start that hangs does not hang the others.
