@@ -192,10 +192,8 @@ fn kill_exactly(victim: &Stat) -> io::Result<()> {
             Err(error)
         }
     };
-    let pidfd = match process::open_pidfd(pid) {
-        Ok(pidfd) => pidfd,
-        Err(error) => return gone(error),
-    };
+    // Where there is none, be it that no descriptor is left, the number has to do.
+    let pidfd = process::open_pidfd(pid).ok().flatten();
     // The descriptor names whoever has the number now: is it still the one that was found?
     if !procfs::stat(victim.pid).is_ok_and(|now| key(&now) == key(victim)) {
         return Ok(());
