@@ -105,7 +105,7 @@ pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
         let error = match wire.listeners[index].accept() {
             Ok((socket, peer)) => {
                 wire.listen(index);
-                return match wire.admit(socket, peer) {
+                return match wire.admit(wire.spare(socket), peer) {
                     Ok(connection) => connection.wake(EventFlags::IN, scratch),
                     Err((socket, peer)) => turn_away(wire, &socket, &peer),
                 };

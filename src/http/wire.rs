@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -22,6 +23,7 @@ use super::table::{Key, Table};
 use super::{Limits, Listener, Peer};
 use crate::clock::BootTime;
 use crate::report;
+use crate::sys::process;
 
 /// How long listeners rest when there is nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -196,6 +198,16 @@ impl Wire {
             key,
         };
         Ok(Connection::new(socket, peer, lease))
+    }
+
+    /// Keeps a socket just accepted out of the last descriptors, which are for programs, if closing a connection that can
+    /// be given up makes room.
+    pub fn spare(&self, socket: OwnedFd) -> OwnedFd {
+        if !process::is_of_the_last(&socket) || !self.evict() {
+            return socket;
+        }
+        // The lowest number that is free: the one just closed, or one below it.
+        fcntl_dupfd_cloexec(&socket, 0).unwrap_or(socket)
     }
 
     /// Closes the connection that has gone longest without a whole request; `false` if there is none.

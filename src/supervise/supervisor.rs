@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, channel, sync_channel};
@@ -19,6 +20,7 @@ use crate::logs::Logs;
 use crate::program::{Defaults, Definition, Program, ProgramId};
 use crate::report;
 use crate::store::{self, Store};
+use crate::sys::process;
 
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
@@ -28,6 +30,9 @@ const STOP_MARGIN: Duration = Duration::from_secs(10);
 const STOPPING: Refusal = Refusal::Busy("hxe is stopping: try again when it has started anew");
 const MAILBOX_FULL: Refusal =
     Refusal::Busy("Too many requests are waiting for this program: try again");
+const NO_DESCRIPTORS: Refusal = Refusal::Busy(
+    "There is no room for the pipes of another program: delete one, or raise hxe's limit of open files (ulimit -n)",
+);
 
 /// What every watcher needs to know and that a reload may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,6 +160,9 @@ impl Supervisor {
     /// The definition breaks a rule, its name is taken, or it cannot be kept.
     pub fn create(self: &Arc<Self>, definition: Definition) -> Result<Arc<Snapshot>, Refusal> {
         let _change = self.admit(&definition)?;
+        if !self.has_descriptors() {
+            return Err(NO_DESCRIPTORS);
+        }
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
         self.adopt(program).inspect_err(|_| {
@@ -282,6 +290,13 @@ impl Supervisor {
         definition.check()?;
         launch::identify(definition, &self.settings())?;
         Ok(self.change())
+    }
+
+    /// Whether one more program's pipes, which are open as long as it exists, leave the last descriptors free.
+    fn has_descriptors(&self) -> bool {
+        // A directory and two pipes: each copy has the lowest number that is free.
+        let copies: io::Result<Vec<_>> = (0..3).map(|_| self.base.null.try_clone()).collect();
+        copies.is_ok_and(|copies| !copies.into_iter().any(process::is_of_the_last))
     }
 
     fn replace(

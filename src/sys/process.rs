@@ -3,11 +3,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::process::{
     PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, pidfd_open, setrlimit, waitid,
 };
+
+/// See [`is_of_the_last`].
+const KEPT_DESCRIPTORS: u64 = 32;
 
 /// The id of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,6 +136,13 @@ pub fn raise_open_files() -> (Rlimit, io::Result<()>) {
         },
     );
     (old, raised.map_err(Into::into))
+}
+
+/// Whether a descriptor is one of the last that this process may have: those are kept for starting programs and writing
+/// their logs.
+pub fn is_of_the_last(fd: impl AsFd) -> bool {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    u64::from(fd.as_fd().as_raw_fd().unsigned_abs()) >= limit.saturating_sub(KEPT_DESCRIPTORS)
 }
 
 /// Keeps glibc from giving each thread a heap of its own: with a handful of mostly sleeping threads that only costs memory.

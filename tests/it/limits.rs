@@ -1,4 +1,4 @@
-use crate::support::{Daemon, Reply, Setup, json, until};
+use crate::support::{Daemon, Reply, Setup, json, sleeper, until};
 
 /// The three headers of the rate limit.
 fn rate(reply: &Reply) -> [i64; 3] {
@@ -83,4 +83,37 @@ fn without_a_limit_nothing_is_said_of_it() {
     let daemon = Daemon::start();
     let reply = daemon.get("/api/program");
     assert!(reply.header("x-ratelimit-limit").is_none());
+}
+
+#[test]
+fn idle_connections_leave_descriptors_for_programs() {
+    let daemon = Setup::new().open_files(64).start();
+    let program = daemon.create(&sleeper("a"));
+    daemon.token();
+    let _idle: Vec<_> = (0..70).map(|_| daemon.connect()).collect();
+    program.started().post("restart").ok(200);
+}
+
+#[test]
+fn no_program_is_taken_that_could_not_be_started() {
+    let daemon = Setup::new().open_files(64).start();
+    let mut programs = Vec::new();
+    let refused = loop {
+        let reply = daemon.try_create(&sleeper(&programs.len().to_string()));
+        if reply.status != 201 {
+            break reply;
+        }
+        programs.push(daemon.program(reply.json()["id"].as_str().unwrap()));
+    };
+    assert_eq!(refused.status, 503);
+    assert!(
+        refused.json()["message"]
+            .as_str()
+            .unwrap()
+            .contains("ulimit")
+    );
+    assert!(programs.len() >= 5, "{}", programs.len());
+    for program in programs {
+        program.started();
+    }
 }

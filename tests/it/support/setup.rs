@@ -20,6 +20,7 @@ pub struct Setup {
     keys: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     variables: Vec<(&'static str, String)>,
     user: Option<u32>,
+    open_files: Option<u32>,
     home: Arc<TempDir>,
 }
 
@@ -35,6 +36,7 @@ impl Setup {
             keys: BTreeMap::new(),
             variables: Vec::new(),
             user: None,
+            open_files: None,
             home: Arc::new(home),
         };
         let path = |name| format!("{:?}", setup.path(name));
@@ -77,6 +79,12 @@ impl Setup {
     pub fn user(mut self, uid: u32) -> Setup {
         std::os::unix::fs::chown(self.home.path(), Some(uid), Some(uid)).expect("we are root");
         self.user = Some(uid);
+        self
+    }
+
+    /// Lets the daemon have only so many files open.
+    pub fn open_files(mut self, limit: u32) -> Setup {
+        self.open_files = Some(limit);
         self
     }
 
@@ -147,7 +155,15 @@ impl Setup {
         let file = self.path("hxe.toml");
         fs::write(&file, text).expect("the directory can be written");
         allow(&file, 0o644);
-        let mut command = Command::new(self.binary());
+        let mut command = match self.open_files {
+            None => Command::new(self.binary()),
+            Some(limit) => {
+                let mut shell = Command::new("/bin/sh");
+                let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script]).arg(self.binary());
+                shell
+            }
+        };
         command.arg("daemon").arg("--config").arg(file).args(args);
         command
             .env_clear()
