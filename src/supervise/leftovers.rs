@@ -143,11 +143,17 @@ impl Traces {
             && !children.contains(stat.pgrp)
             && !is_being_started(stat)
             && Pid::new(stat.pid).is_some_and(|pid| !procfs::has_variable_named(pid, b"HXE_RUN_ID"))
+            && is_still_there(stat)
     }
 }
 
 fn key(stat: &Stat) -> (i32, u64) {
     (stat.pid, stat.start_ticks)
+}
+
+/// Whether a process that was seen lives on: one that no watcher knows may have had one that reaped it since.
+fn is_still_there(stat: &Stat) -> bool {
+    procfs::stat(stat.pid).is_ok_and(|now| key(&now) == key(stat) && !now.is_zombie())
 }
 
 fn pids<'a>(stats: impl Iterator<Item = &'a Stat>) -> HashSet<i32> {
@@ -195,7 +201,7 @@ fn kill_exactly(victim: &Stat) -> io::Result<()> {
     // Where there is none, be it that no descriptor is left, the number has to do.
     let pidfd = process::open_pidfd(pid).ok().flatten();
     // The descriptor names whoever has the number now: is it still the one that was found?
-    if !procfs::stat(victim.pid).is_ok_and(|now| key(&now) == key(victim)) {
+    if !is_still_there(victim) {
         return Ok(());
     }
     match pidfd {

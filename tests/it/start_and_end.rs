@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Definition, Program, is_alive, sleeper, stubborn, until_some};
+use crate::support::{Daemon, Definition, Program, is_alive, sh, sleeper, stubborn, until_some};
 
 #[test]
 fn enabled_programs_start_with_the_daemon_in_order_of_id() {
@@ -62,6 +62,22 @@ fn term_and_int_stop_every_program_and_the_daemon() {
         assert_eq!(daemon.ends(), Some(0));
         assert!(!pids.into_iter().any(is_alive));
     }
+}
+
+#[test]
+fn programs_that_end_together_are_not_taken_for_each_others_leftovers() {
+    let mut daemon = Daemon::start();
+    let names: Vec<String> = (0..60).map(|number| number.to_string()).collect();
+    for name in &names {
+        // The shell leaves its sleep behind, so that each end looks for leftovers while others end.
+        daemon.create(&sh(name, "sleep 1000; :")).started();
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(
+        !daemon.output().contains("left behind"),
+        "{}",
+        daemon.output()
+    );
 }
 
 #[test]
