@@ -25,8 +25,7 @@ const OLDER: &str = "hxe.log.1";
 const FILE: u64 = 32 * 1024;
 /// Bytes of a message.
 const MESSAGE: usize = 4096;
-const FLAGS: OFlags = OFlags::RDWR
-    .union(OFlags::NOFOLLOW)
+const FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
@@ -76,7 +75,7 @@ impl Notes {
         let dir = dirs::open(&*self.run_dir, id)?;
         let mut text = String::new();
         let mut size = 0;
-        let mut file = match open(&dir, CURRENT)? {
+        let mut file = match open(&dir, CURRENT, OFlags::RDWR)? {
             Some(file) if belongs_to_this_boot(&file) => {
                 size = file.metadata()?.len();
                 Some(file)
@@ -97,7 +96,7 @@ impl Notes {
             None => {
                 size = 0;
                 text = header();
-                let flags = FLAGS | OFlags::CREATE | OFlags::EXCL;
+                let flags = FLAGS | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
                 rustix::fs::openat(&dir, CURRENT, flags, Mode::from_raw_mode(0o640))?.into()
             }
         };
@@ -120,7 +119,7 @@ impl Notes {
             Err(error) => return Err(error),
         };
         for name in [OLDER, CURRENT] {
-            if let Some(file) = open(&dir, name)? {
+            if let Some(file) = open(&dir, name, OFlags::RDONLY)? {
                 let mut bytes = Vec::new();
                 file.take(FILE).read_to_end(&mut bytes)?;
                 let text = String::from_utf8_lossy(&bytes);
@@ -144,8 +143,8 @@ fn belongs_to_this_boot(file: &File) -> bool {
 }
 
 /// Opens one of the files; what is none is removed.
-fn open(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
-    match rustix::fs::openat(dir, name, FLAGS, Mode::empty()) {
+fn open(dir: &OwnedFd, name: &str, access: OFlags) -> io::Result<Option<File>> {
+    match rustix::fs::openat(dir, name, FLAGS | access, Mode::empty()) {
         Ok(fd) => {
             let file = File::from(fd);
             if file.metadata()?.is_file() {
