@@ -24,6 +24,8 @@ use crate::sys::process;
 
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
+/// How long watchers that are busy may hold up the signals of the daemon's end, all together.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for the last programs to be cleared up after, beyond their stop_timeout.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
@@ -109,10 +111,8 @@ impl Supervisor {
             if !wanted() {
                 return;
             }
-            let (tried, done) = sync_channel(0);
-            if mailbox.send(Mail::Autostart(tried)).is_ok() {
-                // Ends when the watcher has tried and drops its end. A start that hangs does not hang the others.
-                let _ = done.recv_timeout(AUTOSTART_PATIENCE);
+            if mailbox.send(Mail::Autostart).is_ok() {
+                wait_until_reached(&mailbox, AUTOSTART_PATIENCE);
             }
         }
     }
@@ -237,10 +237,15 @@ impl Supervisor {
         // Each caller holds a sender; the receiver ends when the last has been answered or dropped.
         let (sender, stopped) = channel::<()>();
         let mut late = Vec::new();
-        for (_, mailbox) in running {
+        let in_order_until = BootTime::now() + SIGNAL_PATIENCE;
+        for (snapshot, mailbox) in running {
             let held = sender.clone();
             let caller: Caller<Done> = Box::new(move |_| drop(held));
             match mailbox.try_send(Mail::Command(Command::Stop { force: false }, caller)) {
+                // Signalled before the next one is.
+                Ok(()) if snapshot.pid.is_some() => {
+                    wait_until_reached(&mailbox, in_order_until.since(BootTime::now()));
+                }
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
                 Err(TrySendError::Full(mail)) => late.push((mailbox, mail)),
             }
@@ -373,7 +378,7 @@ impl Supervisor {
         match refused {
             Some((Mail::Command(_, caller), refusal)) => caller(Err(refusal)),
             Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
-            Some((Mail::Autostart(_) | Mail::Wake, _)) | None => {}
+            Some((Mail::Autostart | Mail::Reached(_) | Mail::Wake, _)) | None => {}
         }
     }
 
@@ -397,6 +402,15 @@ impl Supervisor {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Waits until a watcher has acted on its mail. One that hangs does not hang the others.
+fn wait_until_reached(mailbox: &SyncSender<Mail>, patience: Duration) {
+    let (sender, reached) = sync_channel(0);
+    if mailbox.try_send(Mail::Reached(sender)).is_ok() {
+        // Ends when the watcher drops its end.
+        let _ = reached.recv_timeout(patience);
     }
 }
 

@@ -32,8 +32,10 @@ pub(super) enum Mail {
     Command(Command, Caller<Done>),
     /// Stop, then remove the program.
     Delete(Caller<()>),
-    /// Start, as the daemon does; dropping the sender says that it has been tried.
-    Autostart(SyncSender<()>),
+    /// Start, as the daemon does.
+    Autostart,
+    /// Dropping the sender says that all mail before this one has been acted on.
+    Reached(SyncSender<()>),
     /// Something may have changed: the process may have ended, the definition may be new.
     Wake,
 }
@@ -167,10 +169,8 @@ impl Watcher {
                 });
             }
             Some(Mail::Delete(caller)) => self.delete(caller),
-            Some(Mail::Autostart(tried)) => {
-                self.step(Event::Autostart);
-                drop(tried);
-            }
+            Some(Mail::Autostart) => self.step(Event::Autostart),
+            Some(Mail::Reached(sender)) => drop(sender),
             Some(Mail::Wake) | None => {}
         }
     }
@@ -418,7 +418,7 @@ fn refuse(mail: Mail) {
     match mail {
         Mail::Command(_, caller) => caller(Err(Refusal::NotFound)),
         Mail::Delete(caller) => caller(Err(Refusal::NotFound)),
-        Mail::Autostart(_) | Mail::Wake => {}
+        Mail::Autostart | Mail::Reached(_) | Mail::Wake => {}
     }
 }
 
