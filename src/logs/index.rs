@@ -308,7 +308,7 @@ pub fn spans(block: &[u8], spans: &mut Vec<Span>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -321,7 +321,7 @@ mod tests {
     }
 
     /// An index file that was written record by record.
-    fn written(records: &[(u64, Moment, Kind)]) -> Vec<u8> {
+    pub fn written(records: &[(u64, Moment, Kind)]) -> Vec<u8> {
         let mut appender = Appender::new(0, 0);
         let mut file = Vec::new();
         for (end, now, kind) in records {

@@ -148,7 +148,8 @@ fn read_block(file: &File, block: &mut [u8], at: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::index::{Appender, Kind};
+    use crate::logs::index::Kind;
+    use crate::logs::index::tests::written;
     use proptest::prelude::*;
     use std::io::Write;
 
@@ -161,14 +162,11 @@ mod tests {
     }
 
     fn index(records: &[(u64, u64, Kind)]) -> Vec<u8> {
-        let mut appender = Appender::new(0, 0);
-        let mut bytes = Vec::new();
-        for (end, micros, kind) in records {
-            let write = appender.record(*end, at(*micros), *kind);
-            bytes.resize(write.at as usize, 0);
-            bytes.extend_from_slice(&write.bytes[..write.len]);
-        }
-        bytes
+        let records: Vec<_> = records
+            .iter()
+            .map(|(end, micros, kind)| (*end, at(*micros), *kind))
+            .collect();
+        written(&records)
     }
 
     fn walk(index: &[u8], size: u64) -> Times {
