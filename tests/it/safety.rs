@@ -202,9 +202,9 @@ fn a_directory_that_cannot_be_written_is_one_clear_line() {
     check_refused(&setup, &["/proc/no/such/dir"]);
     if need_root() {
         let closed = Setup::new()
-            .key("storage", "log_dir", "\"/root/hxe-test\"")
+            .key("storage", "log_dir", "\"/usr/hxe-test\"")
             .user(12345);
-        check_refused(&closed, &["/root/hxe-test"]);
+        check_refused(&closed, &["/usr/hxe-test"]);
     }
 }
 
