@@ -88,35 +88,27 @@ pub mod tests {
     use crate::clock::Timestamp;
     use crate::program::{Definition, Program, ProgramId, Signal};
     use crate::supervise::{Effective, Exit, Phase};
-    use std::sync::Arc;
     use std::time::Duration;
 
     /// A stopped program that never ran.
     pub fn snapshot(number: u32, name: &str) -> Snapshot {
         let start = Timestamp::from_micros(1_735_689_600_000_000);
-        Snapshot {
-            program: Arc::new(Program {
+        Snapshot::never_run(
+            Program {
                 id: ProgramId(number),
                 definition: Definition::new(name, "/usr/sbin/nginx"),
                 created_at: start,
                 updated_at: start,
-            }),
-            effective: Arc::new(Effective {
+            },
+            Effective {
                 directory: "/var/www".to_owned(),
                 user: "www-data".to_owned(),
                 group: "www-data".to_owned(),
                 max_restarts: 3,
                 stop_timeout: Duration::from_secs(10),
                 restart_delay: Duration::from_secs(1),
-            }),
-            phase: Phase::Stopped,
-            pid: None,
-            exit: None,
-            started_at: None,
-            start_time: None,
-            restart_count: 0,
-            last_restart: None,
-        }
+            },
+        )
     }
 
     #[test]

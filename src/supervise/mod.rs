@@ -127,6 +127,23 @@ pub struct Snapshot {
     pub last_restart: Option<Timestamp>,
 }
 
+impl Snapshot {
+    /// A program that has not run yet.
+    pub fn never_run(program: Program, effective: Effective) -> Snapshot {
+        Snapshot {
+            program: Arc::new(program),
+            effective: Arc::new(effective),
+            phase: Phase::Stopped,
+            pid: None,
+            exit: None,
+            started_at: None,
+            start_time: None,
+            restart_count: 0,
+            last_restart: None,
+        }
+    }
+}
+
 /// The values that hold for a program, and that answers show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {

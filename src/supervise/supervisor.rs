@@ -14,7 +14,7 @@ use rustix::process::Rlimit;
 use super::launch::{self, Base};
 use super::signals::Children;
 use super::watcher::{MAILBOX, Mail, Published, Watcher};
-use super::{Caller, Command, Done, Phase, Refusal, STACK_SIZE, Snapshot};
+use super::{Caller, Command, Done, Refusal, STACK_SIZE, Snapshot};
 use crate::clock::{BootTime, Timestamp};
 use crate::logs::Logs;
 use crate::program::{Defaults, Definition, Program, ProgramId};
@@ -332,17 +332,8 @@ impl Supervisor {
         let id = program.id;
         self.logs.add(id).map_err(store::Error::Disk)?;
         let effective = launch::effective(&program.definition, &self.settings());
-        let published = Arc::new(Published::new(Snapshot {
-            program: Arc::new(program),
-            effective: Arc::new(effective),
-            phase: Phase::Stopped,
-            pid: None,
-            exit: None,
-            started_at: None,
-            start_time: None,
-            restart_count: 0,
-            last_restart: None,
-        }));
+        let snapshot = Snapshot::never_run(program, effective);
+        let published = Arc::new(Published::new(snapshot));
         let (mailbox, inbox) = sync_channel(MAILBOX);
         let mail = (mailbox.clone(), inbox);
         let watcher = Watcher::new(id, Arc::clone(self), Arc::clone(&published), mail);
