@@ -31,10 +31,25 @@ struct House {
 
 impl House {
     fn new(settings: Settings) -> House {
+        House::furnish(House::ground(), settings)
+    }
+
+    /// One whose logs are on a small file system, where we may mount one.
+    fn on_small_disk(settings: Settings) -> Option<(House, SmallDisk)> {
+        let temp = House::ground();
+        let disk = SmallDisk::mount(temp.path().join("log"))?;
+        Some((House::furnish(temp, settings), disk))
+    }
+
+    fn ground() -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         for dir in ["log", "run"] {
             fs::create_dir(temp.path().join(dir)).unwrap();
         }
+        temp
+    }
+
+    fn furnish(temp: tempfile::TempDir, settings: Settings) -> House {
         let logs = House::start(temp.path(), settings);
         logs.add(ID).unwrap();
         House { temp, logs }
@@ -479,13 +494,13 @@ fn each_line_can_be_read_while_its_run_goes_on() {
 }
 
 /// A small file system on `path`, where we may mount one.
-struct SmallDisk<'a>(&'a Path);
+struct SmallDisk(PathBuf);
 
-impl SmallDisk<'_> {
-    fn mount(path: &Path) -> Option<SmallDisk<'_>> {
+impl SmallDisk {
+    fn mount(path: PathBuf) -> Option<SmallDisk> {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs"])
-            .arg(path)
+            .arg(&path)
             .output();
         let mounted = mount.is_ok_and(|output| output.status.success());
         if !mounted {
@@ -495,25 +510,17 @@ impl SmallDisk<'_> {
     }
 }
 
-impl Drop for SmallDisk<'_> {
+impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).output();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
     }
 }
 
 #[test]
 fn with_a_full_disk_output_is_dropped_counted_and_said() {
-    let temp = tempfile::tempdir().unwrap();
-    for dir in ["log", "run"] {
-        fs::create_dir(temp.path().join(dir)).unwrap();
-    }
-    let log = temp.path().join("log");
-    let Some(_disk) = SmallDisk::mount(&log) else {
+    let Some((house, _disk)) = House::on_small_disk(EVERYTHING) else {
         return;
     };
-    let logs = House::start(temp.path(), EVERYTHING);
-    logs.add(ID).unwrap();
-    let house = House { temp, logs };
     let line = format!("{}\n", "x".repeat(99));
     house.run(|stdout, _| {
         for _ in 0..5000 {
@@ -532,22 +539,14 @@ fn with_a_full_disk_output_is_dropped_counted_and_said() {
 
 #[test]
 fn with_a_full_disk_and_block_output_waits_and_nothing_is_lost() {
-    let temp = tempfile::tempdir().unwrap();
-    for dir in ["log", "run"] {
-        fs::create_dir(temp.path().join(dir)).unwrap();
-    }
-    let log = temp.path().join("log");
-    let Some(_disk) = SmallDisk::mount(&log) else {
-        return;
-    };
     let settings = Settings {
         on_full: OnFull::Block,
         ..EVERYTHING
     };
-    let logs = House::start(temp.path(), settings);
-    logs.add(ID).unwrap();
-    let house = House { temp, logs };
-    let filler = log.join("filler");
+    let Some((house, disk)) = House::on_small_disk(settings) else {
+        return;
+    };
+    let filler = disk.0.join("filler");
     fs::write(&filler, vec![0; 200 * 1024]).unwrap();
     let [stdout, _stderr] = house.logs.begin_run(ID, 0).unwrap();
     let mut stdout = File::from(stdout);
