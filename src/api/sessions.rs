@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 use super::error::{ApiError, Cause};
 use super::token::{self, Claims, Moment, Secret};
 use crate::clock::{self, BootTime, Timestamp};
 use crate::report;
 use crate::store::{self, Revoked, Store};
+use crate::sys::random;
 
 /// What a login must show, as a digest: its change ends all tokens.
 pub type Credentials = [u8; 32];
@@ -136,7 +135,8 @@ impl Sessions {
         self.store.revoke(token.clone())?;
         let now = present();
         let mut keys = self.keys();
-        keys.revoked.retain(|_, token| !has_ended(token, &now));
+        keys.revoked
+            .retain(|_, token| !token.has_ended(now.boot_id, now.boot, now.wall));
         keys.revoked.insert(token.jti.clone(), token);
         Ok(())
     }
@@ -144,15 +144,6 @@ impl Sessions {
     fn keys(&self) -> MutexGuard<'_, Keys> {
         // Each change is one assignment, so that what a panic left behind is whole.
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a token has ended anyway, so that its logout need not be remembered.
-fn has_ended(token: &Revoked, now: &Moment) -> bool {
-    if token.boot_id == now.boot_id {
-        token.boot_end <= now.boot
-    } else {
-        token.exp <= now.wall.as_secs()
     }
 }
 
@@ -165,42 +156,14 @@ fn present() -> Moment<'static> {
 }
 
 fn random_id() -> Result<u128, ApiError> {
-    let mut bytes = [0; 16];
-    loop {
-        match getrandom(&mut bytes, GetRandomFlags::empty()) {
-            // So few bytes come all at once. Source: getrandom(2).
-            Ok(_) => return Ok(u128::from_ne_bytes(bytes)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(ApiError::Internal(Cause::Random(error.into()))),
-        }
-    }
+    random::bytes()
+        .map(u128::from_ne_bytes)
+        .map_err(|error| ApiError::Internal(Cause::Random(error)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_logout_is_forgotten_once_the_token_has_ended() {
-        let token = Revoked {
-            jti: "1".to_owned(),
-            exp: 1000,
-            boot_id: "boot-1".to_owned(),
-            boot_end: BootTime::from_micros(50),
-        };
-        let ended = |boot: u64, wall: i64, boot_id| {
-            let now = Moment {
-                boot: BootTime::from_micros(boot),
-                wall: Timestamp::from_micros(wall * 1_000_000),
-                boot_id,
-            };
-            has_ended(&token, &now)
-        };
-        assert!(!ended(49, 2000, "boot-1"));
-        assert!(ended(50, 0, "boot-1"));
-        assert!(!ended(90, 999, "boot-2"));
-        assert!(ended(0, 1000, "boot-2"));
-    }
 
     #[test]
     fn no_two_tokens_have_the_same_id() {

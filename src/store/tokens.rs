@@ -2,13 +2,12 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use redb::{ReadableTable, ReadableTableMetadata};
-use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::Sha256;
 
 use super::{Error, META, REVOKED, Store, record};
 use crate::clock::{self, BootTime, Timestamp};
 use crate::report;
+use crate::sys::random;
 
 /// In `META`: 32 bytes of secret, then the 32 bytes of the credentials' HMAC under it, so that the file tells neither
 /// a password nor whether it is one of somewhere else.
@@ -31,7 +30,7 @@ pub struct Revoked {
 
 impl Revoked {
     /// Whether the token has ended anyway, by the clock that decides: in its own boot the boot's, later the wall's.
-    fn has_ended(&self, boot_id: &str, boot_now: BootTime, now: Timestamp) -> bool {
+    pub fn has_ended(&self, boot_id: &str, boot_now: BootTime, now: Timestamp) -> bool {
         if self.boot_id == boot_id {
             self.boot_end <= boot_now
         } else {
@@ -58,7 +57,8 @@ impl Store {
             return Ok(secret);
         }
         // Outside of the store's lock: early after boot, the kernel may have no random numbers for minutes.
-        let fresh = random()?;
+        let fresh: Secret =
+            random::bytes().map_err(|error| Error::Database(redb::Error::Io(error)))?;
         self.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let other = meta
@@ -144,20 +144,6 @@ fn tag(secret: &Secret, credentials: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(credentials);
     mac
-}
-
-/// 32 bytes that nobody can guess. Waits for the kernel to have them. Source: getrandom(2).
-fn random() -> Result<Secret, Error> {
-    let mut secret = [0; 32];
-    let mut filled = 0;
-    while filled < secret.len() {
-        match getrandom(&mut secret[filled..], GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(Error::Database(redb::Error::Io(error.into()))),
-        }
-    }
-    Ok(secret)
 }
 
 #[cfg(test)]

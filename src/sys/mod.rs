@@ -3,6 +3,7 @@
 pub mod background;
 pub mod process;
 pub mod procfs;
+pub mod random;
 pub mod socket;
 pub mod spawn;
 pub mod users;
