@@ -202,6 +202,7 @@ impl<R> Machine<R> {
                     Origin::Autostart | Origin::Crash => self.after_failure(Duration::ZERO, policy),
                 };
                 let tell = Happening::StartFailed {
+                    origin,
                     reason: reason.clone(),
                     next,
                 };

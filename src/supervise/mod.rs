@@ -3,6 +3,7 @@
 //! What others hold is the [`Supervisor`]: snapshots to read, commands with the right to answer to send. A read never
 //! meets a watcher; a command is answered by the watcher when it is done.
 
+mod events;
 mod launch;
 mod leftovers;
 mod machine;
@@ -11,6 +12,8 @@ mod supervisor;
 mod telling;
 mod watcher;
 
+pub use events::{Event, Kind, Listener};
+pub use machine::Origin;
 pub use supervisor::{Settings, Supervisor};
 
 use std::sync::Arc;

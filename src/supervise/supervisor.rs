@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::Rlimit;
 
+use super::events::{Events, Listener};
 use super::launch::{self, Base};
 use super::signals::Children;
 use super::watcher::{MAILBOX, Mail, Published, Watcher};
@@ -20,6 +21,7 @@ use crate::logs::Logs;
 use crate::program::{Defaults, Definition, Program, ProgramId};
 use crate::report;
 use crate::store::{self, Store};
+use crate::sys::bell::Bell;
 use crate::sys::process;
 
 /// How long the start of one program may hold up the next at autostart.
@@ -55,6 +57,7 @@ pub struct Supervisor {
     store: Arc<Store>,
     pub(super) logs: Arc<Logs>,
     pub(super) children: Arc<Children>,
+    pub(super) events: Arc<Events>,
     pub(super) base: Base,
     settings: RwLock<Arc<Settings>>,
     programs: RwLock<BTreeMap<ProgramId, Handle>>,
@@ -81,6 +84,7 @@ impl Supervisor {
             store,
             logs,
             children,
+            events: Arc::default(),
             base: Base {
                 null: OwnedFd::from(null),
                 open_files,
@@ -152,6 +156,11 @@ impl Supervisor {
                 .map(|handle| handle.published.get())
                 .find(|snapshot| snapshot.program.definition.name == id_or_name),
         }
+    }
+
+    /// Hears what happens to all programs from now on; `bell` rings with each event.
+    pub fn listen(&self, bell: Arc<Bell>) -> Listener {
+        self.events.listen(bell)
     }
 
     /// Adds a program, stopped; it is on disk when this returns.

@@ -17,7 +17,7 @@ pub(super) fn line(happening: &Happening, stop_timeout: Duration) -> (Level, Str
             origin: Origin::Crash,
         }
         | Happening::Restarted { .. } => (Level::Info, "Program restarted successfully".to_owned()),
-        Happening::StartFailed { reason, next } => (
+        Happening::StartFailed { reason, next, .. } => (
             Level::Error,
             format!("Program failed to start: {reason}{}", follow_up(*next)),
         ),

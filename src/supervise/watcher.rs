@@ -13,7 +13,10 @@ use std::time::Duration;
 use super::leftovers::Traces;
 use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, State};
 use super::supervisor::Supervisor;
-use super::{Caller, Command, Done, Exit, LeftBehind, RUN_ID, Refusal, Snapshot, launch, telling};
+use super::{
+    Caller, Command, Done, Exit, LeftBehind, Phase, RUN_ID, Refusal, Snapshot, Status, events,
+    launch, telling,
+};
 use crate::clock::{BootTime, Timestamp};
 use crate::logs::Level;
 use crate::program::{MaxRestarts, ProgramId, Signal};
@@ -143,6 +146,7 @@ impl Watcher {
                     "{}: a bug: the watcher panicked and goes on",
                     self.id
                 ));
+                self.supervisor.events.publish(self.id, Vec::new());
             }
         }
         // Who had written to the program before it was removed is told so; nobody can any more.
@@ -175,10 +179,11 @@ impl Watcher {
         }
     }
 
-    /// Feeds the machine, carries out what it says, publishes, then answers.
+    /// Feeds the machine, carries out what it says, publishes, tells who listens, then answers.
     fn step(&mut self, event: Event<Asker>) {
         let mut events = VecDeque::from([event]);
         let mut answers = Vec::new();
+        let mut told = Vec::new();
         while let Some(event) = events.pop_front() {
             let policy = self.policy();
             for effect in self.machine.step(event, BootTime::now(), &policy) {
@@ -189,13 +194,14 @@ impl Watcher {
                     }),
                     Effect::Terminate(pid) => self.terminate(pid),
                     Effect::Kill(pid) => self.kill(pid),
-                    Effect::Tell(happening) => self.tell(&happening),
+                    Effect::Tell(happening) => told.extend(self.tell(&happening)),
                     // With what holds now: a stop that a start follows at once speaks of the stopped program.
                     Effect::Answer(asker, answer) => answers.push((asker, answer, self.done())),
                 }
             }
         }
         self.publish();
+        self.supervisor.events.publish(self.id, told);
         for (asker, answer, done) in answers {
             self.answer(asker, answer, done);
         }
@@ -279,7 +285,8 @@ impl Watcher {
             .logs
             .begin_run(self.id, identity.gid)
             .map_err(|error| format!("opening its log pipes: {}", sys::reason(&error)))?;
-        let now = BootTime::now();
+        let (now, start_time) = (BootTime::now(), Timestamp::now());
+        self.supervisor.events.begin(self.id, now);
         let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
         let mut traces = None;
         let result = launch::launch(
@@ -304,7 +311,6 @@ impl Watcher {
         );
         match (result, traces) {
             (Ok(pid), Some(traces)) => {
-                let start_time = Timestamp::now();
                 self.last = Last {
                     exit: None,
                     started_at: Some(now),
@@ -402,14 +408,37 @@ impl Watcher {
         self.supervisor.logs.note(self.id, level, text);
     }
 
-    /// Writes what happened to the program's log; what nobody asked for also to the daemon's.
-    fn tell(&self, happening: &Happening) {
-        let (level, text) = telling::line(happening, self.policy().stop_timeout);
-        self.note(level, &text);
+    /// Writes what happened to the program's log; what nobody asked for also to the daemon's. Returns what is to be
+    /// told to who listens.
+    fn tell(&self, happening: &Happening) -> Option<events::Event> {
+        let (level, message) = telling::line(happening, self.policy().stop_timeout);
+        self.note(level, &message);
+        let name = self.published.get().program.definition.name.clone();
         if level == Level::Error {
-            let name = &self.published.get().program.definition.name;
-            report::warn(format_args!("{} ({name}): {text}", self.id));
+            report::warn(format_args!("{} ({name}): {message}", self.id));
         }
+        let is_stopped = self.machine.phase() == Phase::Stopped;
+        let (kind, exit, reason) = events::kind(happening, is_stopped)?;
+        let begins = kind.status() == Status::Running;
+        let (at, timestamp) = match (begins, self.last.started_at, self.last.start_time) {
+            (true, Some(at), Some(timestamp)) => (at, timestamp),
+            _ => (BootTime::now(), Timestamp::now()),
+        };
+        Some(events::Event {
+            kind,
+            id: self.id,
+            name,
+            at,
+            timestamp,
+            pid: self
+                .run
+                .as_ref()
+                .filter(|_| begins)
+                .map(|run| run.pid.number()),
+            exit,
+            message,
+            reason,
+        })
     }
 }
 

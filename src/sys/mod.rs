@@ -1,6 +1,7 @@
 //! The kernel, behind safe functions. The only room with unsafe code; sees nothing of the crate.
 
 pub mod background;
+pub mod bell;
 pub mod process;
 pub mod procfs;
 pub mod random;

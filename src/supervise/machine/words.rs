@@ -47,6 +47,17 @@ pub enum Origin {
     Crash,
 }
 
+impl Origin {
+    /// As the API shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Origin::Requested => "requested",
+            Origin::Autostart => "autostart",
+            Origin::Crash => "crash",
+        }
+    }
+}
+
 /// What is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -114,6 +125,7 @@ pub enum Happening {
         origin: Origin,
     },
     StartFailed {
+        origin: Origin,
         reason: String,
         next: Next,
     },
