@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("thiserror", &[""]),
     ("tiny_http", &["http"]),
     ("toml", &["config"]),
+    ("tungstenite", &["http/websocket"]),
 ];
 
 /// Packages in Cargo.lock, those of the tests and of other systems included.

@@ -29,6 +29,8 @@ pub fn empty(headers: Vec<(&'static str, String)>) -> Reply {
 pub fn body_text(reply: &Reply) -> String {
     match &reply.body {
         Body::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
-        Body::Source(_) => panic!("a body in memory was expected"),
+        Body::Source(_) | Body::Feed(_) | Body::WebSocket(_) => {
+            panic!("a body in memory was expected")
+        }
     }
 }

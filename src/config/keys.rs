@@ -152,7 +152,7 @@ pub(super) static KEYS: &[Key] = &[
         default: "32",
         kind: Kind::Integer {
             range: 1..=1024,
-            put: |config, n| config.max_streams = small(n),
+            put: |config, n| config.limits.max_streams = small(n),
         },
     },
     Key {

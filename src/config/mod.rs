@@ -34,8 +34,6 @@ pub struct Config {
     /// Never empty, no address twice. Where the machine has no IPv6, `[::1]` may be left out.
     pub listen: Vec<SocketAddr>,
     pub limits: http::Limits,
-    /// Followers and WebSockets that may be open at a time, each.
-    pub max_streams: usize,
     /// A group that may use `run_dir/hxe.sock`, too; empty: none.
     pub socket_group: String,
     pub api: api::Settings,
@@ -124,10 +122,10 @@ impl Config {
             limits: http::Limits {
                 workers: 0,
                 max_connections: 0,
+                max_streams: 0,
                 request_timeout: Duration::ZERO,
                 max_body: 0,
             },
-            max_streams: 0,
             socket_group: String::new(),
             api: api::Settings {
                 hosts: Vec::new(),

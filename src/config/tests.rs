@@ -92,7 +92,7 @@ fn every_key_has_its_default() {
     assert_eq!(listen, ["127.0.0.1:8080", "[::1]:8080"]);
     assert_eq!(config.limits.workers, 4);
     assert_eq!(config.limits.max_connections, 256);
-    assert_eq!(config.max_streams, 32);
+    assert_eq!(config.limits.max_streams, 32);
     assert_eq!(config.limits.request_timeout, Duration::from_secs(10));
     assert_eq!(
         (config.limits.max_body, config.api.max_body),

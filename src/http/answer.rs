@@ -118,6 +118,7 @@ impl Outgoing {
             body,
         } = reply;
         let mut ending = terms.ending;
+        let endless = matches!(body, Body::Feed(_));
         // The one place where an answer is told apart by what it carries.
         let (bytes, source) = match body {
             Body::Bytes(bytes) => (bytes, None),
@@ -126,12 +127,20 @@ impl Outgoing {
                 let more = fill(source.as_mut(), &mut bytes)?;
                 (bytes, more.then_some(source))
             }
+            // HEAD for one, which is otherwise a stream's affair.
+            Body::Feed(_) if terms.head_only => (Vec::new(), None),
+            Body::Feed(_) | Body::WebSocket(_) => {
+                report::warn(format_args!(
+                    "an answer without end where none can be given"
+                ));
+                return Err(Broken);
+            }
         };
         let framing = match &source {
             _ if matches!(status, 204 | 304) => Framing::Empty,
-            None => Framing::Length(bytes.len()),
-            Some(_) if terms.http_11 => Framing::Chunked,
-            Some(_) => Framing::UntilClose,
+            None if !endless => Framing::Length(bytes.len()),
+            _ if terms.http_11 => Framing::Chunked,
+            _ => Framing::UntilClose,
         };
         if framing == Framing::UntilClose && ending == Ending::Keep {
             ending = Ending::Close;

@@ -1,7 +1,9 @@
 //! One connection, from accept to close: what is due on it, and what to do when its socket or its time says so.
 //!
 //! Owns the socket. Every function takes the connection by value and passes it on: to the table, to the [`Responder`] of
-//! its request, or to nobody, which closes it. Nothing here waits. Called by workers (`server.rs`) and by `answer.rs`.
+//! its request, to a stream, or to nobody, which closes it. Nothing here waits. Called by workers (`server.rs`) and by `answer.rs`.
+
+mod handover;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -276,7 +278,15 @@ impl Connection {
     }
 
     /// Sends the answer to the request at hand. From any thread.
-    pub fn answer(self: Box<Self>, mut terms: Terms, reply: Reply) {
+    pub fn answer(self: Box<Self>, terms: Terms, reply: Reply) {
+        match handover::sort(&terms, reply) {
+            Ok(departure) => self.leave(terms, departure),
+            Err(reply) => self.say(terms, reply),
+        }
+    }
+
+    /// Sends an answer that has an end.
+    fn say(self: Box<Self>, mut terms: Terms, reply: Reply) {
         if terms.ending == Ending::Keep && self.lease.wire().is_closing() {
             terms.ending = Ending::Close;
         }

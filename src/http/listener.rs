@@ -103,9 +103,10 @@ fn tcp_address(address: Option<SocketAddrAny>) -> Option<SocketAddr> {
 pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
     for _ in 0..ATTEMPTS {
         let error = match wire.listeners[index].accept() {
-            Ok((socket, peer)) => {
+            Ok((mut socket, peer)) => {
                 wire.listen(index);
-                return match wire.admit(wire.spare(socket), peer) {
+                wire.spare(&mut socket);
+                return match wire.admit(socket, peer) {
                     Ok(connection) => connection.wake(EventFlags::IN, scratch),
                     Err((socket, peer)) => turn_away(wire, &socket, &peer),
                 };

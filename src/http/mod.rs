@@ -4,7 +4,7 @@
 //! once the body is there, the whole request with a [`Responder`], the right to answer it.
 //!
 //! ```text
-//! listener -> table -> connection: request -> Service -> answer: reply -> back into the table | closed
+//! listener -> table -> connection: request -> Service -> answer: reply -> back into the table | closed | a stream
 //! ```
 //!
 //! A connection is a moved value. It rests in the table while it waits for the epoll set, and belongs to one worker, or
@@ -20,15 +20,19 @@ mod reply;
 mod request;
 mod server;
 mod service;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod websocket;
 mod wire;
 
 pub use answer::Responder;
 pub use listener::{Listener, bind};
 pub use server::Server;
+pub use stream::{Control, End, Ended, Feed};
 pub use tiny_http::Method;
+pub use websocket::{Incoming, NotWebSocket, Over, WebSocket, Woken, upgrade};
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +45,8 @@ use crate::sys::socket::Credentials;
 pub struct Limits {
     pub workers: usize,
     pub max_connections: usize,
+    /// Feeds and WebSockets that may be open, each.
+    pub max_streams: usize,
     pub request_timeout: Duration,
     /// Bytes; a larger body is answered 413.
     pub max_body: usize,
@@ -99,6 +105,11 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// Produced piece by piece as the client reads: sent chunked (HTTP/1.0: until the connection closes).
     Source(Box<dyn Source>),
+    /// Without end: the connection leaves the workers, and a thread of its own (`hxe-stream-N`) sends as it likes. As
+    /// chunks (HTTP/1.0: until the connection closes). To HEAD only the headers are sent.
+    Feed(Box<dyn FnOnce(&mut Feed) + Send>),
+    /// The same, behind the handshake that [`upgrade`] answers.
+    WebSocket(Box<dyn FnOnce(WebSocket) + Send>),
 }
 
 /// Produces a long body in bounded memory.
@@ -131,8 +142,14 @@ pub enum Problem {
     BodyTooLarge,
     /// 431: a head above 8 KiB or with more than 64 headers.
     HeadTooLarge,
+    /// 503: no thread or no descriptor for one more stream; a `Retry-After` is due.
+    NoRoom,
     /// 503: as many connections as allowed wait for their answers; a `Retry-After` is due.
     Overloaded,
+    /// 503: as many feeds as `max_streams` allows are open; a `Retry-After` is due.
+    TooManyFeeds,
+    /// 503: the same of WebSockets.
+    TooManyWebSockets,
     /// 505: neither HTTP/1.0 nor HTTP/1.1.
     Version,
 }

@@ -71,6 +71,11 @@ impl Reader {
         Some(std::mem::replace(&mut self.bytes, rest))
     }
 
+    /// Gives what was read and is not consumed.
+    pub fn into_rest(self) -> Vec<u8> {
+        self.bytes
+    }
+
     fn consume(&mut self, length: usize) {
         if length == self.bytes.len() {
             // Gives the memory back: a connection is idle for most of its life.
@@ -303,7 +308,7 @@ fn one_host(
 }
 
 /// A header of this name lists this token, in any case.
-fn says(head: &Head, name: &str, token: &str) -> bool {
+pub fn says(head: &Head, name: &str, token: &str) -> bool {
     head.headers
         .iter()
         .filter(|(known, _)| known == name)

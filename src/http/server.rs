@@ -54,7 +54,14 @@ impl Server {
         self.wire.set_limits(limits);
     }
 
-    /// Stops accepting, closes idle connections, and returns when all others have their answers, or after 5 s.
+    /// Its streams, for tests.
+    #[cfg(test)]
+    pub(super) fn streams(&self) -> Arc<super::stream::Streams> {
+        Arc::clone(&self.wire.streams)
+    }
+
+    /// Stops accepting, closes idle connections, tells streams to end, and returns when all others have their answers and
+    /// all streams have ended, or after 5 s.
     pub fn shutdown(&self) {
         self.wire.close(SHUTDOWN_PATIENCE);
     }

@@ -114,7 +114,10 @@ impl Service for Small {
             Problem::LengthRequired => 411,
             Problem::BodyTooLarge => 413,
             Problem::HeadTooLarge => 431,
-            Problem::Overloaded => 503,
+            Problem::NoRoom
+            | Problem::Overloaded
+            | Problem::TooManyFeeds
+            | Problem::TooManyWebSockets => 503,
             Problem::Version => 505,
         };
         reply(status, format!("{problem:?}"))
@@ -128,6 +131,7 @@ impl Service for Small {
 const LIMITS: Limits = Limits {
     workers: 2,
     max_connections: 64,
+    max_streams: 4,
     request_timeout: LONG,
     max_body: 100_000,
 };

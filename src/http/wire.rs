@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -19,10 +19,12 @@ use rustix::time::{
 
 use super::connection::Connection;
 use super::service::Behind;
+use super::stream::Streams;
 use super::table::{Key, Table};
 use super::{Limits, Listener, Peer};
 use crate::clock::BootTime;
 use crate::report;
+use crate::sys::bell::Bell;
 use crate::sys::process;
 
 /// How long listeners rest when there is nothing left to accept with.
@@ -59,6 +61,7 @@ pub struct Wire {
     pub listeners: Vec<Listener>,
     limits: RwLock<Limits>,
     service: Box<dyn Behind>,
+    pub streams: Arc<Streams>,
     state: Mutex<State>,
     /// Told when the last connection has ended.
     empty: Condvar,
@@ -122,6 +125,7 @@ impl Wire {
             listeners,
             limits: RwLock::new(limits),
             service,
+            streams: Arc::default(),
             state: Mutex::default(),
             empty: Condvar::new(),
             closing: AtomicBool::new(false),
@@ -200,14 +204,41 @@ impl Wire {
         Ok(Connection::new(socket, peer, lease))
     }
 
-    /// Keeps a socket just accepted out of the last descriptors, which are for programs, if closing a connection that can
+    /// Keeps a socket, which is not in the epoll set, out of the last descriptors, which are for programs, if closing a connection that can
     /// be given up makes room.
-    pub fn spare(&self, socket: OwnedFd) -> OwnedFd {
-        if !process::is_of_the_last(&socket) || !self.evict() {
-            return socket;
+    pub fn spare(&self, socket: &mut OwnedFd) {
+        if process::is_of_the_last(&*socket) && self.evict() {
+            // The lowest number that is free: the one just closed, or one below it.
+            if let Ok(lower) = fcntl_dupfd_cloexec(&*socket, 0) {
+                *socket = lower;
+            }
         }
-        // The lowest number that is free: the one just closed, or one below it.
-        fcntl_dupfd_cloexec(&socket, 0).unwrap_or(socket)
+    }
+
+    /// A bell, likewise.
+    ///
+    /// # Errors
+    /// No descriptor is left, or only the last ones.
+    pub fn bell(&self) -> io::Result<Bell> {
+        let bell = match Bell::new() {
+            Ok(bell) if !process::is_of_the_last(&bell) => return Ok(bell),
+            bell => bell,
+        };
+        drop(bell);
+        self.evict();
+        let bell = Bell::new()?;
+        match process::is_of_the_last(&bell) {
+            true => Err(Errno::MFILE.into()),
+            false => Ok(bell),
+        }
+    }
+
+    /// Takes a connection out of the epoll set: it leaves the workers.
+    pub fn forget(&self, connection: &mut Connection) {
+        if std::mem::take(&mut connection.watched) {
+            // Fails only if it is not in the set.
+            let _ = epoll::delete(&self.epoll, &*connection);
+        }
     }
 
     /// Closes the connection that has gone longest without a whole request; `false` if there is none.
@@ -291,13 +322,16 @@ impl Wire {
         );
     }
 
-    /// Stops accepting, closes what is idle, and waits, up to `patience`, until the rest is answered.
+    /// Stops accepting, closes what is idle, tells streams to end, and waits, up to `patience`, until all that is over and
+    /// the rest is answered.
     pub fn close(&self, patience: Duration) {
         self.closing.store(true, Ordering::Relaxed);
         for listener in &self.listeners {
             // Fails only if it is out of the set already.
             let _ = epoll::delete(&self.epoll, listener);
         }
+        let until = BootTime::now() + patience;
+        self.streams.close();
         let idle: Vec<_> = self.lock().table.take_all(Connection::is_idle).collect();
         drop(idle);
         let state = self.lock();
@@ -305,6 +339,7 @@ impl Wire {
         let _ = self
             .empty
             .wait_timeout_while(state, patience, |state| state.table.open() > 0);
+        self.streams.wait_for_all(until);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -45,7 +45,8 @@ pub struct Tails {}
 
 impl Tails {
     /// Follows those programs that are `wanted` from now on, and no others; those followed already go on where they are.
-    pub fn choose(&mut self, wanted: impl Fn(ProgramId) -> bool) {
+    /// `wanted` is kept, and asked of programs that are added later.
+    pub fn choose(&mut self, wanted: impl Fn(ProgramId) -> bool + Send + 'static) {
         let _ = wanted;
         todo!()
     }

@@ -23,6 +23,7 @@ mod channel;
 mod cut;
 mod dirs;
 mod files;
+mod follow;
 mod index;
 mod level;
 mod lines;
@@ -34,6 +35,7 @@ mod read;
 mod tests;
 mod times;
 
+pub use follow::{Followed, Follower, Tails};
 pub use read::Last;
 
 use channel::Context;

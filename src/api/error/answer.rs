@@ -52,7 +52,11 @@ impl ApiError {
             }
             ApiError::Busy(_)
             | ApiError::Problem {
-                problem: Problem::Overloaded,
+                problem:
+                    Problem::NoRoom
+                    | Problem::Overloaded
+                    | Problem::TooManyFeeds
+                    | Problem::TooManyWebSockets,
                 ..
             } => headers.push(("Retry-After", BUSY_RETRY.to_string())),
             _ => {}
@@ -177,6 +181,22 @@ fn problem_parts(problem: Problem, max_body: usize) -> (u16, &'static str, Cow<'
             431,
             "header_too_large",
             "The request line and the headers are too long or too many".into(),
+        ),
+        Problem::NoRoom => (
+            503,
+            "service_unavailable",
+            "The system has no thread or no descriptor for one more stream: try again later".into(),
+        ),
+        Problem::TooManyFeeds => (
+            503,
+            "service_unavailable",
+            "As many logs are followed as [api] max_streams allows: end one, or raise it".into(),
+        ),
+        Problem::TooManyWebSockets => (
+            503,
+            "service_unavailable",
+            "As many WebSockets are open as [api] max_streams allows: close one, or raise it"
+                .into(),
         ),
         Problem::Overloaded => (
             503,
