@@ -34,8 +34,8 @@ pub struct Connection {
     stage: Stage,
     /// The client has sent all that it will ever send.
     half_closed: bool,
-    /// Since when the client could have sent a whole request.
-    open_since: BootTime,
+    /// Since when the client could have sent a whole request, or read of its answer and did not.
+    owes_since: BootTime,
     /// When to look again, should nothing happen.
     deadline: BootTime,
     /// The socket is in the epoll set; the first wait puts it there, and many a connection never waits.
@@ -86,7 +86,7 @@ impl Connection {
             reader: Reader::default(),
             stage: Stage::Idle,
             half_closed: false,
-            open_since: now,
+            owes_since: now,
             deadline,
             watched: false,
             lease,
@@ -106,12 +106,12 @@ impl Connection {
         self.deadline
     }
 
-    /// Since when a whole request is owed, if this connection may be given up for another; drained ones go first.
-    pub fn owes_since(&self) -> Option<BootTime> {
+    /// Since when it is the client's turn: the one that has had it for longest is given up for another. Drained ones go
+    /// first.
+    pub fn owes_since(&self) -> BootTime {
         match self.stage {
-            Stage::Idle | Stage::Head | Stage::Body(_) => Some(self.open_since),
-            Stage::Drain(_) => Some(BootTime::default()),
-            Stage::Answer(_) => None,
+            Stage::Idle | Stage::Head | Stage::Body(_) | Stage::Answer(_) => self.owes_since,
+            Stage::Drain(_) => BootTime::default(),
         }
     }
 
@@ -266,15 +266,20 @@ impl Connection {
 
     /// Answers what could not be read, or not in time.
     fn refuse(mut self: Box<Self>, problem: Problem, ending: Ending) {
-        let terms = match std::mem::replace(&mut self.stage, Stage::Idle) {
+        let terms = self.terms_of_unread(ending);
+        let reply = self.service().problem(problem, &self.peer);
+        self.answer(terms, reply);
+    }
+
+    /// What the answer to a request owes that will not be read to its end.
+    fn terms_of_unread(&mut self, ending: Ending) -> Terms {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Body(pending) => Terms {
                 ending,
                 ..pending.terms
             },
             _ => Terms::of_unread(ending),
-        };
-        let reply = self.service().problem(problem, &self.peer);
-        self.answer(terms, reply);
+        }
     }
 
     /// Sends the answer to the request at hand. From any thread.
@@ -308,7 +313,7 @@ impl Connection {
             Sent::All => self.answered(outgoing.ending),
             Sent::Some { moved } => {
                 if moved {
-                    self.deadline = BootTime::now() + self.lease.wire().limits().request_timeout;
+                    self.rest();
                 }
                 self.stage = Stage::Answer(Box::new(outgoing));
                 self.park(EventFlags::OUT);
@@ -337,10 +342,10 @@ impl Connection {
         }
     }
 
-    /// Waits for the next request.
+    /// From now on it is the client's turn: to read, or to send the next request.
     fn rest(&mut self) {
-        self.open_since = BootTime::now();
-        self.deadline = self.open_since + self.lease.wire().limits().request_timeout;
+        self.owes_since = BootTime::now();
+        self.deadline = self.owes_since + self.lease.wire().limits().request_timeout;
     }
 
     fn drain(mut self: Box<Self>) {
@@ -368,12 +373,15 @@ impl Connection {
         }
     }
 
-    /// Gives its place to another connection: 408 if a request had begun.
+    /// Closes to make room for others: 408 if a request had begun.
     pub fn evict(mut self: Box<Self>) {
         if matches!(self.stage, Stage::Head | Stage::Body(_)) {
-            // Nothing unread is left, so that it closes at once: a drain would keep the place.
-            self.reader = Reader::default();
-            self.refuse(Problem::Timeout, Ending::Close);
+            let terms = self.terms_of_unread(Ending::Close);
+            let reply = self.service().problem(Problem::Timeout, &self.peer);
+            if let Ok(mut outgoing) = Outgoing::new(&terms, reply) {
+                // As far as it goes at once: to wait for more would keep the place.
+                outgoing.send(&self.socket);
+            }
         }
     }
 

@@ -98,14 +98,14 @@ impl Table {
             .filter_map(move |place| place.waiting.take_if(|connection| condition(connection)))
     }
 
-    /// Gives the one that may be given up for another and has owed a whole request for longest.
+    /// Gives the one whose client has kept it waiting for longest.
     pub fn take_oldest(&mut self) -> Option<Box<Connection>> {
-        let owed = |place: &Place| place.waiting.as_ref()?.owes_since();
+        let owes_since = |place: &Place| Some(place.waiting.as_ref()?.owes_since());
         let oldest = self
             .places
             .iter_mut()
-            .filter(|place| owed(place).is_some())
-            .min_by_key(|place| owed(place))?;
+            .filter(|place| place.waiting.is_some())
+            .min_by_key(|place| owes_since(place))?;
         oldest.waiting.take()
     }
 

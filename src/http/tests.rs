@@ -779,6 +779,22 @@ fn when_all_wait_for_answers_a_new_client_is_told_so() {
 }
 
 #[test]
+fn a_client_that_does_not_read_its_answers_keeps_no_place() {
+    let running = Running::with(Limits {
+        workers: 1,
+        max_connections: 3,
+        ..LIMITS
+    });
+    let mut stuck = [(); 3].map(|()| running.connect());
+    for client in &mut stuck {
+        client.send(&get("/large"));
+        // Its head has come: the rest is more than sockets hold.
+        client.stream.read_exact(&mut [0; 17]).unwrap();
+    }
+    assert_eq!(running.connect().get("/").status, 200);
+}
+
+#[test]
 fn limits_change_while_it_runs() {
     let running = Running::start();
     let mut client = running.connect();

@@ -241,7 +241,8 @@ impl Wire {
         }
     }
 
-    /// Closes the connection that has gone longest without a whole request; `false` if there is none.
+    /// Closes the connection whose client has kept it waiting for longest, for a request or by not reading; `false` if there
+    /// is none.
     pub fn evict(&self) -> bool {
         let oldest = self.lock().table.take_oldest();
         let found = oldest.is_some();
