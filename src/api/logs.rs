@@ -47,7 +47,10 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     let logs = Arc::clone(&api.logs);
     let supervisor = Arc::clone(&api.supervisor);
     Ok(Outcome::on_lane(&api.searches, move || {
-        let found = logs.last(id, &query).and_then(|last| reply(last, format));
+        let found = logs.last(id, &query).and_then(|last| {
+            let held_bytes = last.held_bytes();
+            reply(last, held_bytes, format)
+        });
         found.map_err(|error| match supervisor.find(&id.to_string()) {
             Some(_) => ApiError::Internal(Cause::Logs(error)),
             // Deleted meanwhile, and its logs with it.
@@ -106,8 +109,8 @@ fn wants_text(accept: Option<&str>) -> bool {
     text
 }
 
-/// The answer with these entries: in one piece if they are few.
-fn reply<I>(entries: I, format: Format) -> io::Result<Reply>
+/// The answer with these entries, which take so many bytes until all are read: in one piece if they are few.
+fn reply<I>(entries: I, held_bytes: usize, format: Format) -> io::Result<Reply>
 where
     I: Iterator<Item = io::Result<Entry>> + Send + 'static,
 {
@@ -118,6 +121,7 @@ where
     let mut rest = Pieces {
         first: Vec::new(),
         entries,
+        held_bytes,
         format,
         count: 0,
     };
@@ -140,6 +144,8 @@ struct Pieces<I> {
     /// Produced already, sent first.
     first: Vec<u8>,
     entries: I,
+    /// Bytes that `entries` take.
+    held_bytes: usize,
     format: Format,
     /// Entries written so far.
     count: usize,
@@ -163,6 +169,10 @@ where
             self.push(out, &entry?)?;
         }
         Ok(true)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 }
 
@@ -233,7 +243,7 @@ mod tests {
 
     fn answer(messages: &[&str], format: Format) -> Reply {
         let entries: Vec<_> = messages.iter().map(|text| Ok(entry(text))).collect();
-        reply(entries.into_iter(), format).unwrap()
+        reply(entries.into_iter(), 0, format).unwrap()
     }
 
     #[test]
@@ -265,7 +275,7 @@ mod tests {
             let line = line.clone();
             move |_| Ok(entry(&line))
         });
-        let Body::Source(mut source) = reply(entries, json()).unwrap().body else {
+        let Body::Source(mut source) = reply(entries, 0, json()).unwrap().body else {
             panic!("a megabyte should not come in one piece");
         };
         let mut whole = Vec::new();
@@ -287,7 +297,7 @@ mod tests {
     #[test]
     fn an_error_before_the_first_piece_is_no_half_answer() {
         let entries = [Ok(entry("a")), Err(io::Error::other("bad disk"))];
-        assert!(reply(entries.into_iter(), json()).is_err());
+        assert!(reply(entries.into_iter(), 0, json()).is_err());
     }
 
     fn parsed(query: &str) -> Result<logs::Query, ApiError> {

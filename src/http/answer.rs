@@ -166,6 +166,12 @@ impl Outgoing {
         Ok(outgoing)
     }
 
+    /// Bytes of memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        let source = self.source.as_ref().map_or(0, |source| source.held_bytes());
+        self.head.capacity() + self.body.capacity() + source
+    }
+
     /// Sends as much as the socket takes, and no more than a turn's share.
     pub fn send(&mut self, socket: &OwnedFd) -> Sent {
         let mut moved = false;

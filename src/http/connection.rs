@@ -66,6 +66,17 @@ struct Pending {
     terms: Terms,
 }
 
+impl Pending {
+    fn held_bytes(&self) -> usize {
+        /// Two strings.
+        const FRAME_BYTES: usize = 48;
+        let headers = self.head.headers.iter();
+        headers
+            .map(|(name, value)| FRAME_BYTES + name.capacity() + value.capacity())
+            .sum()
+    }
+}
+
 /// What a read gave.
 enum Received {
     Bytes,
@@ -113,6 +124,16 @@ impl Connection {
             Stage::Idle | Stage::Head | Stage::Body(_) | Stage::Answer(_) => self.owes_since,
             Stage::Drain(_) => BootTime::default(),
         }
+    }
+
+    /// Bytes of memory that it takes for what has come and for what is to be sent.
+    pub fn held_bytes(&self) -> usize {
+        self.reader.held_bytes()
+            + match &self.stage {
+                Stage::Body(pending) => pending.held_bytes(),
+                Stage::Answer(outgoing) => outgoing.held_bytes(),
+                Stage::Idle | Stage::Head | Stage::Drain(_) => 0,
+            }
     }
 
     /// No byte of a request has arrived here, nor waits in the kernel.

@@ -119,6 +119,12 @@ pub trait Source: Send {
     /// # Errors
     /// The answer is cut off: the connection closes before the body's end.
     fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool>;
+
+    /// Bytes of memory that it takes as long as it is not through, if they are many: what waits for slow clients is
+    /// bounded by their sum.
+    fn held_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// What the gates say of a request's head.

@@ -41,6 +41,11 @@ impl Reader {
         self.bytes.is_empty()
     }
 
+    /// Bytes of memory that it takes.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Consumes the next head; `None` while it is not complete. Empty lines in front of it are dropped (RFC 9112, 2.2).
     ///
     /// # Errors

@@ -31,12 +31,23 @@ impl Key {
 struct Place {
     generation: u32,
     waiting: Option<Box<Connection>>,
+    /// Bytes that the waiting connection holds.
+    held: usize,
+}
+
+impl Place {
+    fn take(&mut self, held: &mut usize) -> Option<Box<Connection>> {
+        *held -= std::mem::take(&mut self.held);
+        self.waiting.take()
+    }
 }
 
 #[derive(Default)]
 pub struct Table {
     places: Vec<Place>,
     free: Vec<u32>,
+    /// The sum of what waiting connections hold.
+    held: usize,
 }
 
 impl Table {
@@ -56,6 +67,7 @@ impl Table {
                 self.places.push(Place {
                     generation: 1,
                     waiting: None,
+                    held: 0,
                 });
                 Key {
                     // Descriptors end long before 2^32.
@@ -75,8 +87,10 @@ impl Table {
 
     /// Takes a connection that is to wait.
     pub fn put(&mut self, connection: Box<Connection>) {
-        let place = connection.key().place;
-        self.places[place as usize].waiting = Some(connection);
+        let place = &mut self.places[connection.key().place as usize];
+        place.held = connection.held_bytes();
+        self.held += place.held;
+        place.waiting = Some(connection);
     }
 
     /// Gives a waiting connection; `None` if it is in other hands, or gone.
@@ -84,8 +98,7 @@ impl Table {
         self.places
             .get_mut(key.place as usize)
             .filter(|place| place.generation == key.generation)?
-            .waiting
-            .take()
+            .take(&mut self.held)
     }
 
     /// Gives all that wait and meet the condition.
@@ -93,9 +106,11 @@ impl Table {
         &mut self,
         condition: impl Fn(&Connection) -> bool,
     ) -> impl Iterator<Item = Box<Connection>> {
+        let held = &mut self.held;
         self.places
             .iter_mut()
-            .filter_map(move |place| place.waiting.take_if(|connection| condition(connection)))
+            .filter(move |place| place.waiting.as_deref().is_some_and(&condition))
+            .filter_map(|place| place.take(held))
     }
 
     /// Gives the one whose client has kept it waiting for longest.
@@ -106,7 +121,27 @@ impl Table {
             .iter_mut()
             .filter(|place| place.waiting.is_some())
             .min_by_key(|place| owes_since(place))?;
-        oldest.waiting.take()
+        oldest.take(&mut self.held)
+    }
+
+    /// While those that wait hold more than `bytes` together, the largest of them not counted: gives one that holds about
+    /// its share or more, the one whose time is over first.
+    pub fn take_surplus(&mut self, bytes: usize) -> Option<Box<Connection>> {
+        if self.held <= bytes {
+            return None;
+        }
+        let largest = self.places.iter().map(|place| place.held).max()?;
+        if self.held - largest <= bytes {
+            return None;
+        }
+        let share = self.held / self.open() / 2;
+        let deadline = |place: &Place| Some(place.waiting.as_ref()?.deadline());
+        let first = self
+            .places
+            .iter_mut()
+            .filter(|place| place.waiting.is_some() && place.held >= share)
+            .min_by_key(|place| deadline(place))?;
+        first.take(&mut self.held)
     }
 
     /// The nearest deadline of all that wait.

@@ -40,6 +40,21 @@ fn source(fill: impl FnMut(&mut Vec<u8>) -> io::Result<bool> + Send + 'static) -
     }
 }
 
+/// Large in memory; so many pieces are left.
+struct Held(u32);
+
+impl Source for Held {
+    fn fill(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+        out.resize(20_000, b'x');
+        self.0 -= 1;
+        Ok(self.0 > 0)
+    }
+
+    fn held_bytes(&self) -> usize {
+        1 << 20
+    }
+}
+
 impl Service for Small {
     type Pass = &'static str;
 
@@ -73,6 +88,10 @@ impl Service for Small {
                     Ok(left > 0)
                 }));
             }
+            "/held" => responder.respond(Reply {
+                body: Body::Source(Box::new(Held(500))),
+                ..reply(200, "")
+            }),
             "/breaks" => {
                 let mut left = 3;
                 responder.respond(source(move |out| {
@@ -791,6 +810,47 @@ fn a_client_that_does_not_read_its_answers_keeps_no_place() {
         // Its head has come: the rest is more than sockets hold.
         client.stream.read_exact(&mut [0; 17]).unwrap();
     }
+    assert_eq!(running.connect().get("/").status, 200);
+}
+
+#[test]
+fn requests_that_wait_for_their_ends_are_bounded_in_bytes() {
+    let running = Running::with(Limits {
+        request_timeout: 3 * LONG,
+        ..LIMITS
+    });
+    let head = "PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
+    let begun = head.to_owned() + &"x".repeat(99_999);
+    let mut clients: Vec<_> = (0..60).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        client.send(&begun);
+    }
+    // 6 MB are more than there is room for: the first ones make it.
+    assert_eq!(clients[0].answer().status, 408);
+    clients[0].assert_closed();
+    let last = &mut clients[59];
+    last.send("x");
+    assert_eq!(last.answer().text(), "passed PUT /up 100000 tcp");
+}
+
+#[test]
+fn answers_that_are_not_read_are_bounded_in_bytes() {
+    let running = Running::with(Limits {
+        request_timeout: 3 * LONG,
+        ..LIMITS
+    });
+    let mut clients: Vec<_> = (0..8).map(|_| running.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /held HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.stream.read_exact(&mut [0; 17]).unwrap();
+    }
+    let mut cut = 0;
+    for mut client in clients {
+        let mut rest = Vec::new();
+        let whole = client.stream.read_to_end(&mut rest).is_ok() && rest.ends_with(b"0\r\n\r\n");
+        cut += usize::from(!whole);
+    }
+    assert!((1..8).contains(&cut), "{cut}");
     assert_eq!(running.connect().get("/").status, 200);
 }
 

@@ -29,6 +29,9 @@ use crate::sys::process;
 
 /// How long listeners rest when there is nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Memory for what waiting connections hold, in bytes: requests that are not complete, answers that are not read. The
+/// largest is not counted, so that there is room for one, whatever its size.
+const HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// What an event is about.
 pub enum Subject {
@@ -252,7 +255,8 @@ impl Wire {
         found
     }
 
-    /// Lets a connection wait until its socket is ready for `interest`, or its deadline is over.
+    /// Lets a connection wait until its socket is ready for `interest`, or its deadline is over. If all that wait hold too
+    /// much by now, some of them are closed.
     pub fn park(&self, mut connection: Box<Connection>, interest: EventFlags) {
         let subject = Subject::Connection(connection.key());
         let mut state = self.lock();
@@ -269,6 +273,11 @@ impl Wire {
         let deadline = connection.deadline();
         state.table.put(connection);
         self.hurry(&mut state, deadline);
+        while let Some(surplus) = state.table.take_surplus(HELD_BYTES) {
+            drop(state);
+            surplus.evict();
+            state = self.lock();
+        }
     }
 
     /// Lets the listeners rest a little: there is nothing to accept with, and asking again at once would spin.

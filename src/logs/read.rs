@@ -28,6 +28,13 @@ pub struct Last {
     found: Vec<Found>,
 }
 
+impl Last {
+    /// Bytes of memory that it takes until the last entry is read.
+    pub fn held_bytes(&self) -> usize {
+        self.found.capacity() * size_of::<Found>()
+    }
+}
+
 /// An entry, and where its text is.
 struct Found {
     timestamp: Timestamp,
