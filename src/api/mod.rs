@@ -174,6 +174,10 @@ impl http::Service for Api {
         }
     }
 
+    fn headers(&self, head: &http::Head) -> Vec<(&'static str, String)> {
+        cors::headers(head, &self.settings().cors_origins)
+    }
+
     fn problem(&self, problem: http::Problem, peer: &http::Peer) -> http::Reply {
         let max_body = self.settings().max_body;
         let mut reply = ApiError::Problem { problem, max_body }.reply();

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::answer::{Ending, Outgoing, Responder, Sent, Terms};
-use super::request::{Arrival, Reader};
+use super::request::{Arrival, Reader, Unreadable};
 use super::service::{Behind, Then};
 use super::table::Key;
 use super::wire::Lease;
@@ -212,7 +212,16 @@ impl Connection {
                 }
                 self.wait();
             }
-            Err(problem) => self.refuse(problem, Ending::Drain),
+            Err(Unreadable { problem, head }) => {
+                let mut terms = Terms::of_unread(Ending::Drain);
+                if let Some(head) = head {
+                    terms.http_11 = head.http_11;
+                    terms.head_only = head.method == Method::Head;
+                    terms.headers = self.service().headers(&head);
+                }
+                let reply = self.service().problem(problem, &self.peer);
+                self.answer(terms, reply);
+            }
         }
     }
 
@@ -285,10 +294,10 @@ impl Connection {
         then(request, Responder::new(self, terms));
     }
 
-    /// Answers what could not be read, or not in time.
-    fn refuse(mut self: Box<Self>, problem: Problem, ending: Ending) {
-        let terms = self.terms_of_unread(ending);
-        let reply = self.service().problem(problem, &self.peer);
+    /// Answers what did not come in time.
+    fn time_out(mut self: Box<Self>) {
+        let terms = self.terms_of_unread(Ending::Drain);
+        let reply = self.service().problem(Problem::Timeout, &self.peer);
         self.answer(terms, reply);
     }
 
@@ -382,7 +391,7 @@ impl Connection {
     pub fn expire(mut self: Box<Self>) {
         match self.stage {
             Stage::Idle | Stage::Drain(_) => {}
-            Stage::Head | Stage::Body(_) => self.refuse(Problem::Timeout, Ending::Drain),
+            Stage::Head | Stage::Body(_) => self.time_out(),
             Stage::Answer(mut outgoing) => {
                 self.stage = Stage::Idle;
                 // The kernel tells of room only once a third of the buffer is free; a slow client may have made less.

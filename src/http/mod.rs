@@ -171,6 +171,9 @@ pub trait Service: Send + Sync + 'static {
     /// Answers a request that passed, at once or by moving the responder to whoever will.
     fn serve(&self, pass: Self::Pass, request: Request, responder: Responder);
 
+    /// Headers for whatever answer a request with this head gets whose body cannot be read.
+    fn headers(&self, head: &Head) -> Vec<(&'static str, String)>;
+
     /// The answer to what could not be read; with all its headers.
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply;
 

@@ -30,6 +30,23 @@ pub struct Arrival {
     pub expects_continue: bool,
 }
 
+/// Why a request cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub problem: Problem,
+    /// Where only its body is the problem.
+    pub head: Option<Box<Head>>,
+}
+
+impl From<Problem> for Unreadable {
+    fn from(problem: Problem) -> Unreadable {
+        Unreadable {
+            problem,
+            head: None,
+        }
+    }
+}
+
 impl Reader {
     /// Takes what was read.
     pub fn push(&mut self, bytes: &[u8]) {
@@ -50,7 +67,7 @@ impl Reader {
     ///
     /// # Errors
     /// What is wrong with it. Where the next request would begin is then unknown: the connection is of no further use.
-    pub fn head(&mut self, peer: &Peer, max_body: usize) -> Result<Option<Arrival>, Problem> {
+    pub fn head(&mut self, peer: &Peer, max_body: usize) -> Result<Option<Arrival>, Unreadable> {
         let empty = empty_lines(&self.bytes);
         self.consume(empty);
         if self.bytes.is_empty() {
@@ -62,7 +79,7 @@ impl Reader {
                 self.consume(length);
                 Ok(Some(arrival))
             }
-            None if bounded.len() == MAX_HEAD_BYTES => Err(Problem::HeadTooLarge),
+            None if bounded.len() == MAX_HEAD_BYTES => Err(Problem::HeadTooLarge.into()),
             None => Ok(None),
         }
     }
@@ -104,7 +121,11 @@ fn empty_lines(bytes: &[u8]) -> usize {
 }
 
 /// The head at the start of `bytes` with its length; `None` while it is not complete.
-fn parse(bytes: &[u8], peer: &Peer, max_body: usize) -> Result<Option<(usize, Arrival)>, Problem> {
+fn parse(
+    bytes: &[u8],
+    peer: &Peer,
+    max_body: usize,
+) -> Result<Option<(usize, Arrival)>, Unreadable> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
@@ -114,26 +135,25 @@ fn parse(bytes: &[u8], peer: &Peer, max_body: usize) -> Result<Option<(usize, Ar
             // One space stands behind the method and one behind the target.
             let before = request.method.map_or(0, str::len) + request.path.map_or(0, str::len) + 2;
             return match version_problem(bytes.get(before..).unwrap_or_default()) {
-                Some(problem) => Err(problem),
+                Some(problem) => Err(problem.into()),
                 None => Ok(None),
             };
         }
-        Err(error) => return Err(problem_of(error)),
+        Err(error) => return Err(problem_of(error).into()),
     };
     let (Some(method), Some(target), Some(version)) =
         (request.method, request.path, request.version)
     else {
-        return Err(Problem::Malformed("the request line is malformed"));
+        return Err(Problem::Malformed("the request line is malformed").into());
     };
-    let arrival = arrival(
-        method,
-        target,
-        version == 1,
-        request.headers,
-        peer,
-        max_body,
-    )?;
-    Ok(Some((length, arrival)))
+    let head = head(method, target, version == 1, request.headers, peer)?;
+    match body_length(request.headers, max_body) {
+        Ok(body_bytes) => Ok(Some((length, arrival(head, body_bytes)))),
+        Err(problem) => Err(Unreadable {
+            problem,
+            head: Some(Box::new(head)),
+        }),
+    }
 }
 
 fn problem_of(error: httparse::Error) -> Problem {
@@ -164,15 +184,13 @@ fn version_problem(text: &[u8]) -> Option<Problem> {
     }
 }
 
-fn arrival(
+fn head(
     method: &str,
     target: &str,
     http_11: bool,
     headers: &[httparse::Header],
     peer: &Peer,
-    max_body: usize,
-) -> Result<Arrival, Problem> {
-    let body_bytes = body_length(headers)?;
+) -> Result<Head, Problem> {
     let method: Method = method
         .parse()
         .map_err(|()| Problem::Malformed("the method is malformed"))?;
@@ -185,37 +203,35 @@ fn arrival(
         })
         .collect();
     one_host(&mut headers, http_11, target.authority)?;
-    let body_bytes = usize::try_from(body_bytes)
-        .ok()
-        .filter(|bytes| *bytes <= max_body)
-        .ok_or(Problem::BodyTooLarge)?;
-
-    let head = Head {
+    Ok(Head {
         method,
         path: target.path.to_owned(),
         query: target.query.map(str::to_owned),
         headers,
         http_11,
         peer: peer.clone(),
-    };
-    let keep_alive = match http_11 {
+    })
+}
+
+fn arrival(head: Head, body_bytes: usize) -> Arrival {
+    let keep_alive = match head.http_11 {
         true => !says(&head, "connection", "close"),
         false => says(&head, "connection", "keep-alive") && !says(&head, "connection", "close"),
     };
     // Without a body to wait for, or a client that knows of it, `100 Continue` would be a stray answer.
-    let expects_continue = http_11 && body_bytes > 0 && says(&head, "expect", "100-continue");
-    Ok(Arrival {
+    let expects_continue = head.http_11 && body_bytes > 0 && says(&head, "expect", "100-continue");
+    Arrival {
         head,
         body_bytes,
         keep_alive,
         expects_continue,
-    })
+    }
 }
 
-/// The length of the body as Content-Length has it; 0 without one.
+/// The length of the body as Content-Length has it, at most `max_body`; 0 without one.
 ///
 /// Stricter than RFC 9112 (6.3), which lets equal repetitions pass: whoever sends two means to be read in two ways.
-fn body_length(headers: &[httparse::Header]) -> Result<u64, Problem> {
+fn body_length(headers: &[httparse::Header], max_body: usize) -> Result<usize, Problem> {
     let named = |wanted: &'static str| {
         headers
             .iter()
@@ -231,13 +247,17 @@ fn body_length(headers: &[httparse::Header]) -> Result<u64, Problem> {
     if lengths.next().is_some() {
         return Err(Problem::Malformed("Content-Length is given twice"));
     }
-    std::str::from_utf8(length.value)
+    let digits = std::str::from_utf8(length.value)
         .ok()
         // `parse` alone would take a sign.
         .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
-        // What is too long for a number is too large a body, too.
-        .map(|digits| digits.parse().unwrap_or(u64::MAX))
-        .ok_or(Problem::Malformed("Content-Length is not a number"))
+        .ok_or(Problem::Malformed("Content-Length is not a number"))?;
+    // What is too long for a number is too large a body, too.
+    digits
+        .parse()
+        .ok()
+        .filter(|bytes| *bytes <= max_body)
+        .ok_or(Problem::BodyTooLarge)
 }
 
 struct Target<'a> {
@@ -352,8 +372,8 @@ mod tests {
                 match reader.head(&peer(), MAX_BODY) {
                     Ok(Some(arrival)) => due = Some(arrival),
                     Ok(None) => break,
-                    Err(problem) => {
-                        out.push(format!("{problem:?}"));
+                    Err(unreadable) => {
+                        out.push(format!("{unreadable:?}"));
                         return out;
                     }
                 }
@@ -365,7 +385,9 @@ mod tests {
     fn head(text: &str) -> Result<Option<Arrival>, Problem> {
         let mut reader = Reader::default();
         reader.push(text.as_bytes());
-        reader.head(&peer(), MAX_BODY)
+        reader
+            .head(&peer(), MAX_BODY)
+            .map_err(|unreadable| unreadable.problem)
     }
 
     /// The head of a request that is complete.
@@ -526,6 +548,25 @@ mod tests {
             let text = format!("PUT / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
             assert_eq!(head(&text).err(), Some(Problem::LengthRequired));
         }
+    }
+
+    #[test]
+    fn where_only_the_body_is_the_problem_the_head_is_known() {
+        let origin = |length: &str| {
+            let mut reader = Reader::default();
+            let text = format!("PUT / HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n{length}\r\n\r\n");
+            reader.push(text.as_bytes());
+            let head = reader.head(&peer(), MAX_BODY).unwrap_err().head?;
+            Some(head.header("origin")?.to_owned())
+        };
+        for length in [
+            "Content-Length: 1001",
+            "Content-Length: x",
+            "Transfer-Encoding: chunked",
+        ] {
+            assert_eq!(origin(length).as_deref(), Some("http://b"), "{length}");
+        }
+        assert_eq!(origin("X : y"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub type Then = Box<dyn FnOnce(Request, Responder) + Send>;
 /// The service behind the wire. A panic in any of these is a 500; the hook has said what it was.
 pub trait Behind: Send + Sync {
     fn gate(&self, head: &Head) -> Verdict<Then>;
+    fn headers(&self, head: &Head) -> Vec<(&'static str, String)>;
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply;
     fn broken(&self) -> Reply;
 }
@@ -37,6 +38,10 @@ impl<S: Service> Behind for Erased<S> {
                 outcome: Err(self.broken()),
             },
         }
+    }
+
+    fn headers(&self, head: &Head) -> Vec<(&'static str, String)> {
+        catch_unwind(AssertUnwindSafe(|| self.0.headers(head))).unwrap_or_default()
     }
 
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply {

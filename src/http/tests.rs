@@ -126,6 +126,10 @@ impl Service for Small {
         }
     }
 
+    fn headers(&self, head: &Head) -> Vec<(&'static str, String)> {
+        vec![("X-Path", head.path.clone())]
+    }
+
     fn problem(&self, problem: Problem, _peer: &Peer) -> Reply {
         let status = match problem {
             Problem::Malformed(_) => 400,
@@ -532,6 +536,20 @@ fn what_cannot_be_read_is_answered_and_the_connection_closed() {
         let answer = client.answer();
         assert_eq!(answer.status, status, "{request:.40}");
         assert!(answer.has("Connection: close"));
+        client.assert_closed();
+    }
+}
+
+#[test]
+fn a_refused_length_is_answered_with_the_headers_of_its_request() {
+    let running = Running::start();
+    for length in ["Transfer-Encoding: chunked", "Content-Length: 1000000"] {
+        let answer = running.answer(&format!("PUT /a HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n"));
+        assert!(answer.has("X-Path: /a"), "{length}");
+        let mut client = running.connect();
+        client.send(&format!("HEAD /a HTTP/1.1\r\nHost: a\r\n{length}\r\n\r\n"));
+        assert!(client.head().has("X-Path: /a"), "{length}");
+        // An answer to HEAD has no body.
         client.assert_closed();
     }
 }

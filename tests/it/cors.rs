@@ -51,6 +51,31 @@ fn an_origin_that_is_listed_is_echoed() {
 }
 
 #[test]
+fn an_answer_to_a_body_that_cannot_be_had_names_the_origin_too() {
+    let daemon = Setup::new()
+        .key("api", "cors_origins", "[\"https://ui.example\"]")
+        .key("api", "request_timeout", "\"1s\"")
+        .start();
+    for (headers, status) in [
+        ("Transfer-Encoding: chunked\r\n", 411),
+        ("Content-Length: 100000000000000\r\n", 413),
+        ("Content-Length: 2\r\nContent-Length: 3\r\n", 400),
+        ("Content-Length: 9\r\n", 408),
+    ] {
+        let origin = "Origin: https://ui.example\r\n";
+        let request =
+            format!("POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\n{origin}{headers}\r\n");
+        let reply = daemon.sent(request).reply().expect(status);
+        assert_eq!(
+            reply.header("access-control-allow-origin"),
+            Some("https://ui.example"),
+            "{status}"
+        );
+        assert_eq!(reply.header("vary"), Some("Origin"), "{status}");
+    }
+}
+
+#[test]
 fn any_origin_may_read_without_credentials_where_a_star_is_set() {
     let daemon = Setup::new().key("api", "cors_origins", "[\"*\"]").start();
     let reply = from_origin(&daemon, "GET", "https://anywhere.example");
