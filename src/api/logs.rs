@@ -46,7 +46,8 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     };
     let logs = Arc::clone(&api.logs);
     let supervisor = Arc::clone(&api.supervisor);
-    Ok(Outcome::on_lane(&api.searches, move || {
+    let full = ApiError::Busy("Too many searches of logs are waiting: try again".into());
+    Ok(Outcome::on_lane(&api.searches, full, move || {
         let found = logs.last(id, &query).and_then(|last| {
             let held_bytes = last.held_bytes();
             reply(last, held_bytes, format)

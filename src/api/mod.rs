@@ -221,9 +221,10 @@ impl Outcome {
         Outcome::Later(Box::new(go))
     }
 
-    /// Has the answer worked out on a lane; 503 where that is full.
+    /// Has the answer worked out on a lane; where that is full the answer is `full`.
     fn on_lane(
         lane: &Lane,
+        full: ApiError,
         work: impl FnOnce() -> Result<http::Reply, ApiError> + Send + 'static,
     ) -> Outcome {
         let lane = lane.clone();
@@ -232,8 +233,7 @@ impl Outcome {
                 responder.respond(work().unwrap_or_else(ApiError::reply));
             });
             if let Err(responder) = sent {
-                let message = "Too many requests of this kind are waiting: try again";
-                responder.respond(ApiError::Busy(message.into()).reply());
+                responder.respond(full.reply());
             }
         })
     }
