@@ -12,7 +12,8 @@ use super::{Control, Ended, Line, PATIENCE};
 use crate::clock::BootTime;
 use crate::sys::bell::Bell;
 
-/// Bytes read of a client that has nothing to say here; what it sends beyond stays in the kernel, and holds it up.
+/// Bytes that a client may send, although it has nothing to say here. If what it sends beyond were left unread, its end would
+/// come behind that, and never be seen; if it were read, the client could keep a thread busy.
 const READ_BYTES: usize = 16 * 1024;
 
 /// An answer without end, on its own thread.
@@ -20,7 +21,7 @@ pub struct Feed {
     line: Line,
     chunked: bool,
     end_at: Option<BootTime>,
-    /// Bytes that are still read of the client, to be thrown away.
+    /// Bytes that the client may still send, to be thrown away.
     unread: usize,
     /// A piece was sent in part: nothing fits behind it.
     torn: bool,
@@ -72,11 +73,7 @@ impl Feed {
     pub fn wait(&mut self, bell: &Bell) -> Result<(), Ended> {
         loop {
             self.go_on()?;
-            let interest = match self.unread {
-                0 => PollFlags::empty(),
-                _ => PollFlags::IN,
-            };
-            let seen = self.line.wait(interest, Some(bell), self.end_at);
+            let seen = self.line.wait(PollFlags::IN, Some(bell), self.end_at);
             if seen.left || seen.told {
                 return Err(Ended);
             }
@@ -128,17 +125,17 @@ impl Feed {
         })
     }
 
-    /// What a client says to a feed is of no interest; that it says nothing more ever, is.
+    /// What a client says to a feed is of no interest, but for its end.
     fn throw_away(&mut self) -> Result<(), Ended> {
         let mut scratch = [0; 2048];
         match self.line.receive(&mut scratch) {
             Ok(0) => Err(Ended),
-            Ok(bytes) => {
-                self.unread = self.unread.saturating_sub(bytes);
+            Ok(bytes) if bytes <= self.unread => {
+                self.unread -= bytes;
                 Ok(())
             }
             Err(Errno::AGAIN) => Ok(()),
-            Err(_) => Err(Ended),
+            Ok(_) | Err(_) => Err(Ended),
         }
     }
 }

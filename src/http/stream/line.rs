@@ -65,6 +65,11 @@ impl Line {
         &self.control
     }
 
+    #[cfg(test)]
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
     /// Has the kernel find dead peers, and bound what it keeps for slow ones.
     pub fn tune(&self) {
         // None of these is needed for the stream to work.

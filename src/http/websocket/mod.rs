@@ -278,9 +278,10 @@ impl WebSocket {
         loop {
             let sent = match self.inner.flush() {
                 Ok(()) => true,
+                // Both have said it: the server closes first, and nothing more may come. Source: RFC 6455 7.1.1.
                 Err(Error::ConnectionClosed) => {
-                    listen = false;
-                    true
+                    self.line().part(BootTime::now());
+                    return self.over();
                 }
                 Err(error) if is_blocked(&error) => false,
                 Err(_) => return self.over(),
