@@ -28,10 +28,9 @@ use crate::sys::bell::Bell;
 
 /// Bytes of a message from the client, in however many frames; above: closed with 1009.
 const MAX_RECEIVED_BYTES: usize = 16 * 1024;
-/// Bytes of a message to the client: a log entry of 16 KiB, each byte of it escaped, is below half of this.
-const MAX_SENT_BYTES: usize = 256 * 1024;
-/// Bytes of a pong and a close frame, which may have to wait behind a message.
-const CONTROL_BYTES: usize = 1024;
+/// Bytes that wait for room: one message, a pong, a close frame. A log entry of 16 KiB, each byte of it escaped, is below
+/// half of this.
+const MAX_UNSENT_BYTES: usize = 256 * 1024;
 /// Bytes read at once.
 const READ_BYTES: usize = 4096;
 /// Bytes read between two waits: then the service has its turn, however much the client sends.
@@ -84,7 +83,7 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
-            .max_write_buffer_size(MAX_SENT_BYTES + CONTROL_BYTES)
+            .max_write_buffer_size(MAX_UNSENT_BYTES)
             .max_message_size(Some(MAX_RECEIVED_BYTES))
             .max_frame_size(Some(MAX_RECEIVED_BYTES));
         line.send_all(&[head], |interest| line.wait(interest, None, None))
@@ -156,13 +155,6 @@ impl WebSocket {
     /// It is over.
     pub fn send(&mut self, text: String) -> Result<(), Over> {
         self.still_open()?;
-        if text.len() > MAX_SENT_BYTES {
-            report::warn(format_args!(
-                "a message of {} bytes is too long for a WebSocket",
-                text.len()
-            ));
-            return Err(self.say_close(1011, "a message is too long", false));
-        }
         match self.inner.write(Message::text(text)) {
             Ok(()) => Ok(()),
             Err(error) if is_blocked(&error) => Ok(()),
@@ -251,6 +243,10 @@ impl WebSocket {
             | Error::Io(_)
             | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => self.over(),
             Error::Capacity(_) => self.say_close(1009, "a message is above 16 KiB", false),
+            Error::WriteBufferFull(_) => {
+                report::warn(format_args!("a message too long for a WebSocket"));
+                self.say_close(1011, "a message too long to be sent", false)
+            }
             Error::Utf8(_) => self.say_close(1007, "text that is not UTF-8", false),
             error => self.say_close(1002, &error.to_string(), false),
         }

@@ -593,7 +593,7 @@ fn a_message_beyond_all_bounds_is_a_mistake_of_ours() {
     let held = Held::start();
     let (mut client, mut socket) = held.join();
     let closing =
-        std::thread::spawn(move || assert!(socket.send("x".repeat(MAX_SENT_BYTES + 1)).is_err()));
+        std::thread::spawn(move || assert!(socket.send("x".repeat(MAX_UNSENT_BYTES)).is_err()));
     client.assert_closed_with(1011);
     drop(client);
     closing.join().unwrap();
