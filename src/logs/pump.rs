@@ -1,7 +1,7 @@
 //! The log thread, `hxe-logs`: waits until a program wrote something, and lets its channel move it.
 //!
 //! The one writer of all log files. Sleeps without a timer when no program writes; takes requests from other threads
-//! by a queue and an eventfd, also while it waits for more bytes. Started and asked by `mod`.
+//! by a queue and a bell, also while it waits for more bytes. Started and asked by `mod`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -11,13 +11,14 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use super::channel::{Channel, Context, Turn};
 use super::{Settings, Stream, dirs, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys::bell::Bell;
 
 /// How long more bytes are waited for, after a wake-up that found less than half a pipe, and before files are closed.
 /// Moves a line at once and a flood in large pieces.
@@ -53,15 +54,14 @@ pub enum Request {
 /// Where requests are left.
 pub struct Queue {
     requests: Mutex<VecDeque<Request>>,
-    wake: OwnedFd,
+    bell: Bell,
 }
 
 impl Queue {
     pub fn new() -> io::Result<Queue> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Queue {
             requests: Mutex::default(),
-            wake: rustix::event::eventfd(0, flags)?,
+            bell: Bell::new()?,
         })
     }
 
@@ -70,8 +70,7 @@ impl Queue {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push_back(request);
-        // Fails only where the counter is full, and then the thread is woken already.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        self.bell.ring();
     }
 
     fn next(&self) -> Option<Request> {
@@ -120,7 +119,7 @@ impl Pump {
     pub fn new(queue: Arc<Queue>, context: Context) -> io::Result<Pump> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(WAKE);
-        epoll::add(&epoll, &queue.wake, data, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &queue.bell, data, epoll::EventFlags::IN)?;
         Ok(Pump {
             epoll,
             queue,
@@ -198,7 +197,7 @@ impl Pump {
 
     /// Lets more bytes gather, unless somebody asks for something.
     fn linger(&self, span: Duration) {
-        let mut fds = [PollFd::new(&self.queue.wake, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.queue.bell, PollFlags::IN)];
         // Interrupted or out of memory: then we look for bytes sooner.
         let _ = rustix::event::poll(&mut fds, Some(&timespec(span)));
     }
@@ -269,8 +268,7 @@ impl Pump {
     }
 
     fn serve(&mut self) {
-        // Emptied first, then looked: a request that comes in between wakes us again.
-        let _ = rustix::io::read(&self.queue.wake, &mut [0; 8]);
+        self.queue.bell.hush();
         while let Some(request) = self.queue.next() {
             match request {
                 Request::Add { id, fifos, reply } => {
