@@ -1,18 +1,21 @@
 //! hxe's own lines on a program: `run_dir/<id>/hxe.log`, at most 64 KiB, begun anew with each boot.
 //!
 //! Two files of 32 KiB, the older one as `hxe.log.1`. Each begins with the boot it belongs to; a line is
-//! `<boot clock in us> <wall clock in us> <level> <message>`. Written by watchers and the log thread, read by `read`.
+//! `<boot clock in us> <wall clock in us> <level> <message>`. Written by watchers and the log thread, read by `read`,
+//! which holds up no writer.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dirs::Inode;
 use super::index::{Moment, this_boot};
 use super::{Level, dirs};
 use crate::clock::{BootTime, boot_id};
@@ -32,8 +35,9 @@ const FLAGS: OFlags = OFlags::NOFOLLOW
 /// The third stream of all programs.
 pub struct Notes {
     run_dir: Arc<OwnedFd>,
-    /// Held while the files of a program are read or written, so that neither sees a rotation half done.
-    turn: Mutex<()>,
+    /// When the last line of any program was written; held while one is written. No two lines have the same time, so
+    /// that a line's time is its place.
+    last: Mutex<BootTime>,
     /// That a line could not be written has been said.
     said: AtomicBool,
 }
@@ -44,21 +48,51 @@ pub struct Note {
     pub at: Moment,
     pub level: Level,
     pub message: String,
+    /// Bytes that it takes in its file.
+    pub bytes: u64,
+}
+
+/// A program's files, as they were when they were opened; they can be read when they are gone.
+#[derive(Default)]
+pub struct Files {
+    older: Option<File>,
+    current: Option<File>,
+}
+
+impl Files {
+    /// All lines of this boot, oldest first.
+    pub fn read(&self) -> io::Result<Vec<Note>> {
+        let mut notes = Vec::new();
+        for file in [&self.older, &self.current].into_iter().flatten() {
+            let text = read_all(file)?;
+            if let Some(lines) = text.strip_prefix(&header()) {
+                // One that is just being written has no end yet.
+                let whole = lines
+                    .split_inclusive('\n')
+                    .filter_map(|line| line.strip_suffix('\n'));
+                notes.extend(whole.filter_map(parse));
+            }
+        }
+        Ok(notes)
+    }
 }
 
 impl Notes {
     pub fn new(run_dir: Arc<OwnedFd>) -> Notes {
         Notes {
             run_dir,
-            turn: Mutex::new(()),
+            last: Mutex::default(),
             said: AtomicBool::new(false),
         }
     }
 
     /// Adds a line of now. What cannot be written is reported, once until it works again.
     pub fn note(&self, id: ProgramId, level: Level, message: &str) {
-        let line = line(&Moment::now(), level, message);
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = Moment::now();
+        now.since_boot = now.since_boot.max(*last + Duration::from_micros(1));
+        *last = now.since_boot;
+        let line = line(&now, level, message);
         match self.write(id, &line) {
             Ok(()) => self.said.store(false, Ordering::Relaxed),
             Err(error) => {
@@ -75,7 +109,7 @@ impl Notes {
         let dir = dirs::open(&*self.run_dir, id)?;
         let mut text = String::new();
         let mut size = 0;
-        let mut file = match open(&dir, CURRENT, OFlags::RDWR)? {
+        let mut file = match open(&dir, CURRENT)? {
             Some(file) if belongs_to_this_boot(&file) => {
                 size = file.metadata()?.len();
                 Some(file)
@@ -111,24 +145,60 @@ impl Notes {
 
     /// All lines of this boot, oldest first.
     pub fn read(&self, id: ProgramId) -> io::Result<Vec<Note>> {
-        let mut notes = Vec::new();
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open(id)?.read()
+    }
+
+    /// Opens a program's files to read them; none if there are none. Waits for no writer.
+    pub fn open(&self, id: ProgramId) -> io::Result<Files> {
         let dir = match dirs::open(&*self.run_dir, id) {
             Ok(dir) => dir,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(notes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Files::default()),
             Err(error) => return Err(error),
         };
-        for name in [OLDER, CURRENT] {
-            if let Some(file) = open(&dir, name, OFlags::RDONLY)? {
-                let mut bytes = Vec::new();
-                file.take(FILE).read_to_end(&mut bytes)?;
-                let text = String::from_utf8_lossy(&bytes);
-                if let Some(lines) = text.strip_prefix(&header()) {
-                    notes.extend(lines.lines().filter_map(parse));
-                }
+        // Each further try means that another 32 KiB were written meanwhile.
+        for _ in 0..1000 {
+            let current = open_read(&dir, CURRENT)?;
+            let older = open_read(&dir, OLDER)?;
+            // A file that is still the current one was so all the time, and the other is the one before it.
+            let still = open_read(&dir, CURRENT)?;
+            if inode(current.as_ref())? == inode(still.as_ref())? {
+                return Ok(Files { older, current });
             }
         }
-        Ok(notes)
+        Err(io::Error::other(
+            "hxe's own lines are rotated faster than they can be opened",
+        ))
+    }
+}
+
+fn read_all(file: &File) -> io::Result<String> {
+    let mut bytes = vec![0; FILE as usize];
+    let mut len = 0;
+    while len < bytes.len() {
+        match file.read_at(&mut bytes[len..], len as u64) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
+}
+
+fn inode(file: Option<&File>) -> io::Result<Option<Inode>> {
+    file.map(|file| Ok(Inode::from(&file.metadata()?)))
+        .transpose()
+}
+
+/// Opens one of the files; none if it is not there or something else is in its place.
+fn open_read(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    match rustix::fs::openat(dir, name, FLAGS | OFlags::RDONLY, Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            Ok(file.metadata()?.is_file().then_some(file))
+        }
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -142,9 +212,9 @@ fn belongs_to_this_boot(file: &File) -> bool {
     file.read_exact_at(&mut found, 0).is_ok() && found == header.as_bytes()
 }
 
-/// Opens one of the files; what is none is removed.
-fn open(dir: &OwnedFd, name: &str, access: OFlags) -> io::Result<Option<File>> {
-    match rustix::fs::openat(dir, name, FLAGS | access, Mode::empty()) {
+/// Opens one of the files to write; what is none is removed.
+fn open(dir: &OwnedFd, name: &str) -> io::Result<Option<File>> {
+    match rustix::fs::openat(dir, name, FLAGS | OFlags::RDWR, Mode::empty()) {
         Ok(fd) => {
             let file = File::from(fd);
             if file.metadata()?.is_file() {
@@ -185,6 +255,7 @@ fn line(at: &Moment, level: Level, message: &str) -> String {
 }
 
 fn parse(line: &str) -> Option<Note> {
+    let bytes = line.len() as u64;
     let mut fields = line.splitn(4, ' ');
     let since_boot = BootTime::from_micros(fields.next()?.parse().ok()?);
     let wall: i64 = fields.next()?.parse().ok()?;
@@ -195,7 +266,12 @@ fn parse(line: &str) -> Option<Note> {
         since_boot,
         wall_offset: wall.saturating_sub_unsigned(since_boot.as_micros()),
     };
-    Some(Note { at, level, message })
+    Some(Note {
+        at,
+        level,
+        message,
+        bytes: bytes + 1,
+    })
 }
 
 #[cfg(test)]
@@ -230,7 +306,7 @@ mod tests {
                 (Level::Warn, "two lines [0m")
             ]
         );
-        assert!(!found[0].at.is_after(&found[1].at));
+        assert!(found[1].at.is_after(&found[0].at));
     }
 
     #[test]
@@ -253,6 +329,28 @@ mod tests {
             })
             .sum();
         assert!(size <= 2 * FILE);
+    }
+
+    #[test]
+    fn a_reader_sees_lines_without_a_gap_while_they_are_written() {
+        let (_temp, notes) = notes();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 0..20_000 {
+                    notes.note(ID, Level::Info, &format!("{n}"));
+                }
+            });
+            while !writer.is_finished() {
+                let found = notes.read(ID).unwrap();
+                let numbers: Vec<u32> = found.iter().map(|n| n.message.parse().unwrap()).collect();
+                assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+                assert!(
+                    found
+                        .windows(2)
+                        .all(|pair| pair[1].at.is_after(&pair[0].at))
+                );
+            }
+        });
     }
 
     #[test]
