@@ -8,29 +8,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::index::Moment;
+use super::level;
+use super::pieces::{Line, Pieces};
 use super::times::Times;
-use super::{Level, level};
 
 const WINDOW: usize = 64 * 1024;
-/// Longest line that is given in one piece.
-pub const LONGEST: u64 = 16 * 1024;
-/// Bytes from one piece of a longer line to the next: a little less than [`LONGEST`], so that a piece that begins
-/// early, at a whole UTF-8 character, is no longer than that either.
-const PIECE: u64 = LONGEST - 4;
-
-/// A line, or a piece of a long one, without its newline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line {
-    pub start: u64,
-    /// At most [`LONGEST`].
-    pub len: u32,
-    /// When the line was finished.
-    pub at: Moment,
-    /// What the line itself says.
-    pub level: Option<Level>,
-}
-
 /// A walk over a file's lines, from its end.
 pub struct Lines {
     window: Window,
@@ -39,20 +21,8 @@ pub struct Lines {
     end: u64,
     /// The file grows no more: its last bytes are a line even without a newline.
     finished: bool,
-    pieces: Option<Pieces>,
-}
-
-/// A line that is given piece by piece, from its end.
-struct Pieces {
-    start: u64,
-    end: u64,
-    /// Bytes at the end that are not shown: a carriage return.
-    hidden: u64,
-    /// Pieces that are still to come.
-    left: u64,
-    count: u64,
-    at: Moment,
-    level: Option<Level>,
+    /// The line that is being given, and how many of its pieces are still to come.
+    pieces: Option<(Pieces, u64)>,
 }
 
 impl Lines {
@@ -77,11 +47,12 @@ impl Lines {
     /// `UnexpectedEof` if the file was truncated meanwhile: nothing more can come.
     pub fn previous(&mut self) -> io::Result<Option<Line>> {
         loop {
-            if let Some(pieces) = &mut self.pieces {
-                if let Some(line) = pieces.previous(&self.window.file)? {
-                    return Ok(Some(line));
-                }
-                self.pieces = None;
+            if let Some((pieces, left)) = &mut self.pieces
+                && *left > 0
+            {
+                let line = pieces.piece(*left - 1, &self.window.file)?;
+                *left -= 1;
+                return Ok(Some(line));
             }
             if self.end == 0 {
                 return Ok(None);
@@ -91,7 +62,7 @@ impl Lines {
     }
 
     /// Takes the last line off what is left.
-    fn line(&mut self) -> io::Result<Pieces> {
+    fn line(&mut self) -> io::Result<(Pieces, u64)> {
         let (at, cut) = self.times.seek(self.end);
         let terminated = self.window.byte(self.end - 1)? == b'\n';
         let end = self.end - u64::from(terminated);
@@ -101,24 +72,18 @@ impl Lines {
         let start = self.start_of(end)?;
         self.end = start;
         let length = end - start;
-        let count = if length <= LONGEST {
-            1
-        } else {
-            length.div_ceil(PIECE)
-        };
         let mut head = [0; level::HEAD];
         let head = &mut head[..length.min(level::HEAD as u64) as usize];
         self.window.read(start, head)?;
-        Ok(Pieces {
+        let pieces = Pieces {
             start,
             end,
             hidden: u64::from(terminated && length > 0 && self.window.byte(end - 1)? == b'\r'),
-            // Of a line that still grows, all pieces but the last are as they will be.
-            left: count - u64::from(!complete),
-            count,
             at,
             level: level::detect(head),
-        })
+        };
+        let finished = pieces.count() - u64::from(!complete);
+        Ok((pieces, finished))
     }
 
     /// Where the line begins that ends at `end`: behind a newline or where a run ended, else where the file begins.
@@ -140,56 +105,6 @@ impl Lines {
             }
         }
     }
-}
-
-impl Pieces {
-    fn previous(&mut self, file: &File) -> io::Result<Option<Line>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let last = self.left == self.count;
-        let start = self.boundary(self.left - 1, file)?;
-        let end = self.boundary(self.left, file)? - if last { self.hidden } else { 0 };
-        self.left -= 1;
-        Ok(Some(Line {
-            start,
-            // At most LONGEST.
-            len: end.saturating_sub(start) as u32,
-            at: self.at,
-            level: self.level,
-        }))
-    }
-
-    /// Where piece `number` begins: counted from the line's begin, and back to the begin of a UTF-8 character.
-    fn boundary(&self, number: u64, file: &File) -> io::Result<u64> {
-        if number == 0 {
-            return Ok(self.start);
-        }
-        if number == self.count {
-            return Ok(self.end);
-        }
-        let at = self.start + number * PIECE;
-        let mut bytes = [0; 4];
-        file.read_exact_at(&mut bytes, at - 3)?;
-        Ok(at - back_to_character(bytes))
-    }
-}
-
-/// How far before the last of four bytes the character begins that it belongs to; 0 if that is no UTF-8.
-fn back_to_character(bytes: [u8; 4]) -> u64 {
-    for back in 0..4_u8 {
-        let byte = bytes[3 - usize::from(back)];
-        if byte & 0xc0 != 0x80 {
-            let length = match byte {
-                0xc2..=0xdf => 2,
-                0xe0..=0xef => 3,
-                0xf0..=0xf4 => 4,
-                _ => 1,
-            };
-            return if length > back { u64::from(back) } else { 0 };
-        }
-    }
-    0
 }
 
 /// A piece of a file in memory.
@@ -262,7 +177,8 @@ impl Window {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::logs::index::{Appender, Kind};
+    use crate::logs::index::{Appender, Kind, Moment};
+    use crate::logs::pieces::LONGEST;
     use proptest::prelude::*;
     use std::io::Write;
 

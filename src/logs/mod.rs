@@ -29,6 +29,7 @@ mod level;
 mod lines;
 mod moving;
 mod notes;
+mod pieces;
 mod pump;
 mod read;
 #[cfg(test)]

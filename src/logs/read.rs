@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::files::Chain;
 use super::index::Moment;
-use super::lines::{Line, Lines};
+use super::lines::Lines;
 use super::notes::{Note, Notes};
+use super::pieces::Line;
 use super::times::Times;
 use super::{Entry, Level, Query, Stream, dirs};
 use crate::clock::Timestamp;
