@@ -1,7 +1,8 @@
 //! One connection, from accept to close: what is due on it, and what to do when its socket or its time says so.
 //!
 //! Owns the socket. Every function takes the connection by value and passes it on: to the table, to the [`Responder`] of
-//! its request, to a stream, or to nobody, which closes it. Nothing here waits. Called by workers (`server.rs`) and by `answer.rs`.
+//! its request, to a stream, or to nobody, which closes it. Nothing here waits. Called by workers (`server.rs`) and by
+//! `answer.rs`.
 
 mod handover;
 

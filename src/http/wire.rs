@@ -207,8 +207,8 @@ impl Wire {
         Ok(Connection::new(socket, peer, lease))
     }
 
-    /// Keeps a socket, which is not in the epoll set, out of the last descriptors, which are for programs, if closing a connection that can
-    /// be given up makes room.
+    /// Keeps a socket that is not in the epoll set out of the last descriptors, which are for programs, if closing a
+    /// connection that can be given up makes room.
     pub fn spare(&self, socket: &mut OwnedFd) {
         if process::is_of_the_last(&*socket) && self.evict() {
             // The lowest number that is free: the one just closed, or one below it.

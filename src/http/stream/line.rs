@@ -26,7 +26,7 @@ const DRAIN_BYTES: usize = 256 * 1024;
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A peer that says nothing is asked after this, and again, so many times, before it is taken for dead.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
-/// A peer that acknowledges nothing that was sent for so long is dead.
+/// A peer that acknowledges nothing that was sent for so long is dead; so is, to the kernel, one that has no room for it.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Line {
@@ -202,7 +202,8 @@ impl Seen {
     }
 }
 
-/// Sleeps until one of these is ready, or `until` has come.
+/// Sleeps until one of these is ready, or `until` has come; as long later as the machine was suspended meanwhile, which
+/// poll(2) does not count.
 ///
 /// # Errors
 /// The system's: no memory.

@@ -25,7 +25,8 @@ use super::{Problem, WebSocket};
 use crate::clock::BootTime;
 use crate::sys::bell::Bell;
 
-/// Enough for reading logs and writing JSON, as measured; what is not touched takes no memory.
+/// As the workers have, who also read logs and write JSON. What is not touched takes no memory: a stream that waits costs
+/// 16 KiB in all, as measured with 64 of them.
 const STACK_BYTES: usize = 256 * 1024;
 /// How much a stream stands back behind the threads that serve everybody.
 const NICENESS: i32 = 5;

@@ -619,6 +619,24 @@ fn a_client_may_say_a_little_to_a_feed_but_not_go_on_and_on() {
 }
 
 #[test]
+fn a_client_sees_the_end_of_a_feed_whatever_it_has_sent_meanwhile() {
+    let (sent, go) = mpsc::channel();
+    let go = Arc::new(Mutex::new(go));
+    let running = Running::start(move |_| {
+        let go = Arc::clone(&go);
+        feed(move |feed| {
+            go.lock().unwrap().recv_timeout(LONG).unwrap();
+            feed.send(b"piece").unwrap();
+        })
+    });
+    let mut client = running.ask(&get("/"));
+    client.head();
+    client.send(&get("/next").repeat(100));
+    sent.send(()).unwrap();
+    assert_eq!(client.rest(), b"5\r\npiece\r\n0\r\n\r\n", "and no reset");
+}
+
+#[test]
 fn a_feed_that_panics_ends_and_is_not_whole() {
     let running = Running::start(|request| match request.head.path.as_str() {
         "/feed" => feed(|feed| {
@@ -781,14 +799,18 @@ fn the_last_descriptors_are_not_for_streams() {
     }
     let bell = bell();
     let ours = Arc::clone(&bell);
-    let running = Running::start(move |request| match request.head.path.as_str() {
+    // With one worker, each is idle before the next is answered, and the first for longest.
+    let limits = Limits {
+        workers: 1,
+        ..LIMITS
+    };
+    let running = Running::with(limits, move |request| match request.head.path.as_str() {
         "/feed" => {
             let bell = Arc::clone(&ours);
             feed(move |feed| assert!(feed.wait(&bell).is_err(), "its client leaves"))
         }
         path => text(200, path),
     });
-    // The first is idle for longest.
     let mut clients = [(); 3].map(|()| {
         let mut client = running.ask(&get("/here"));
         client.until(b"/here");
