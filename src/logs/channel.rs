@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::cut::{self, Cut};
 use super::dirs::{self, Inode};
+use super::growth::{Growth, Reach};
 use super::index::{Appender, Kind, Moment};
 use super::moving::{self, Scratch};
 use super::notes::Notes;
@@ -24,6 +25,7 @@ use crate::report;
 
 mod full;
 mod logfile;
+mod telling;
 
 use full::Trouble;
 use logfile::{Open, last_byte, write_record};
@@ -95,10 +97,19 @@ pub struct Channel {
     gap: bool,
     /// Where a line was ended last: a run that writes nothing need not end it again.
     cut_at: Option<(Inode, u64)>,
+    growth: Arc<Growth>,
+    /// What is published there; its offset is that of the last record.
+    reach: Reach,
 }
 
 impl Channel {
-    pub fn new(id: ProgramId, stream: Stream, fifo: OwnedFd, context: &mut Context) -> Channel {
+    pub fn new(
+        id: ProgramId,
+        stream: Stream,
+        fifo: OwnedFd,
+        growth: Arc<Growth>,
+        context: &mut Context,
+    ) -> Channel {
         let mut channel = Channel {
             fifo,
             id,
@@ -111,8 +122,11 @@ impl Channel {
             trouble: None,
             gap: false,
             cut_at: None,
+            reach: growth.reach(stream).1,
+            growth,
         };
         channel.resize(context);
+        channel.survey(context);
         channel
     }
 
@@ -291,6 +305,10 @@ impl Channel {
                     appender.truncate(size);
                 }
                 open.anew |= size == 0;
+                if size != open.offset {
+                    self.reach.offset = open.offset;
+                    self.reach.find(open.inode, size);
+                }
                 open.offset = size;
                 return Ok(());
             }
@@ -306,6 +324,7 @@ impl Channel {
         {
             self.say_index(&error, context);
         }
+        self.reach.find(opened.inode, opened.size);
         self.open = Some(Open::new(dir, opened));
         Ok(())
     }
@@ -366,17 +385,6 @@ impl Channel {
         Ok(moved)
     }
 
-    /// Gives the next bytes a new file.
-    fn rotate(&mut self, context: &mut Context) -> io::Result<()> {
-        self.record(Kind::Data, context);
-        if let Some(open) = self.open.take() {
-            files::rotate(open.dir.as_fd(), self.stream, context.settings.max_files)?;
-            let opened = files::open_current(open.dir.as_fd(), self.stream)?;
-            self.open = Some(Open::new(open.dir, opened));
-        }
-        Ok(())
-    }
-
     /// Writes down that the bytes up to here are of now. A failure costs their times only.
     fn record(&mut self, kind: Kind, context: &mut Context) {
         let Some(open) = &mut self.open else {
@@ -393,6 +401,7 @@ impl Channel {
             open.index = None;
             self.say_index(&error, context);
         }
+        self.publish();
     }
 
     fn say_index(&self, error: &io::Error, context: &mut Context) {

@@ -88,6 +88,10 @@ impl Inode {
         Inode(std::os::unix::fs::MetadataExt::ino(meta))
     }
 
+    pub const fn new(number: u64) -> Inode {
+        Inode(number)
+    }
+
     pub const fn number(self) -> u64 {
         self.0
     }

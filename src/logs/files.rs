@@ -142,6 +142,12 @@ pub fn open_index(dir: BorrowedFd, stream: Stream, log: Inode) -> io::Result<Fil
     Ok(rustix::fs::openat(dir, name, flags, LOG)?.into())
 }
 
+/// Opens the index of a log file to read; none if there is none, or none that can be read.
+pub fn open_index_of(dir: BorrowedFd, stream: Stream, log: Inode) -> Option<File> {
+    let index = open_read(dir, &index_name(stream, log));
+    index.ok().flatten().map(|index| index.file)
+}
+
 /// Moves the current file out of the way: it becomes number 1, and the oldest goes if there are more than `keep`.
 ///
 /// # Errors
@@ -247,9 +253,9 @@ impl Chain {
             let Some((opened, number)) = found else {
                 return Ok(None);
             };
-            let index = open_read(dir, &index_name(self.stream, opened.inode));
+            let index = open_index_of(dir, self.stream, opened.inode);
             self.last = Some((opened.inode, number, opened.file.try_clone()?));
-            return Ok(Some((opened, index.ok().flatten().map(|index| index.file))));
+            return Ok(Some((opened, index)));
         }
         Err(io::Error::other(
             "log files are rotated faster than they can be opened",

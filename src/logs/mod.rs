@@ -24,9 +24,11 @@ mod cut;
 mod dirs;
 mod files;
 mod follow;
+mod growth;
 mod index;
 mod level;
 mod lines;
+mod listeners;
 mod moving;
 mod notes;
 mod pieces;
@@ -41,6 +43,7 @@ pub use read::Last;
 
 use channel::Context;
 use dirs::Inode;
+use growth::Register;
 use notes::Notes;
 use pump::{Pump, Queue, Request};
 
@@ -150,6 +153,8 @@ pub struct Logs {
     run_dir: Arc<OwnedFd>,
     notes: Arc<Notes>,
     queue: Arc<Queue>,
+    /// What followers look at.
+    register: Register,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     thread: Option<JoinHandle<()>>,
@@ -173,6 +178,7 @@ impl Logs {
             run_dir,
             notes,
             queue,
+            register: Register::default(),
             fifos: Mutex::default(),
             thread: Some(thread),
         })
@@ -196,6 +202,7 @@ impl Logs {
         self.queue.send(Request::Add {
             id,
             fifos: [stdout.fd, stderr.fd],
+            growth: self.register.enter(id),
             reply,
         });
         answer.recv_timeout(ANSWER).map_err(unanswered)??;
@@ -236,7 +243,8 @@ impl Logs {
 
     /// Adds a line of hxe's own to the program's log. Never fails: what cannot be written is reported.
     pub fn note(&self, id: ProgramId, level: Level, message: &str) {
-        self.notes.note(id, level, message);
+        let growth = self.register.get(id);
+        self.notes.note(id, level, message, growth.as_deref());
     }
 
     /// Removes a program's logs and FIFOs; called when nothing of it runs any more.
@@ -245,6 +253,12 @@ impl Logs {
     /// Something in its directories cannot be removed; the rest of them may be gone then.
     pub fn remove(&self, id: ProgramId) -> io::Result<()> {
         self.known().remove(&id);
+        let removed = self.remove_files(id);
+        self.register.remove(id);
+        removed
+    }
+
+    fn remove_files(&self, id: ProgramId) -> io::Result<()> {
         let (done, gone) = mpsc::channel::<()>();
         self.queue.send(Request::Remove { id, done });
         match gone.recv_timeout(ANSWER) {

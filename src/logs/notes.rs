@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::dirs::Inode;
+use super::growth::Growth;
 use super::index::{Moment, this_boot};
 use super::{Level, dirs};
 use crate::clock::{BootTime, boot_id};
@@ -86,21 +87,37 @@ impl Notes {
         }
     }
 
-    /// Adds a line of now. What cannot be written is reported, once until it works again.
-    pub fn note(&self, id: ProgramId, level: Level, message: &str) {
+    /// Adds a line of now, and tells those who follow the program. What cannot be written is reported, once until it
+    /// works again.
+    pub fn note(&self, id: ProgramId, level: Level, message: &str, growth: Option<&Growth>) {
+        if self.add(id, level, message, growth)
+            && let Some(growth) = growth
+        {
+            growth.tell();
+        }
+    }
+
+    fn add(&self, id: ProgramId, level: Level, message: &str, growth: Option<&Growth>) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = Moment::now();
         now.since_boot = now.since_boot.max(*last + Duration::from_micros(1));
         *last = now.since_boot;
         let line = line(&now, level, message);
         match self.write(id, &line) {
-            Ok(()) => self.said.store(false, Ordering::Relaxed),
+            Ok(()) => {
+                self.said.store(false, Ordering::Relaxed);
+                if let Some(growth) = growth {
+                    growth.noted(now.since_boot, line.len() as u64);
+                }
+                true
+            }
             Err(error) => {
                 if !self.said.swap(true, Ordering::Relaxed) {
                     report::warn(format_args!(
                         "a line for the log of {id} cannot be written: {error}; it was: {message}"
                     ));
                 }
+                false
             }
         }
     }
@@ -292,8 +309,8 @@ mod tests {
     #[test]
     fn lines_come_back_in_order_without_control_characters() {
         let (_temp, notes) = notes();
-        notes.note(ID, Level::Info, "Program started successfully");
-        notes.note(ID, Level::Warn, "two\nlines\u{1b}[0m");
+        notes.note(ID, Level::Info, "Program started successfully", None);
+        notes.note(ID, Level::Warn, "two\nlines\u{1b}[0m", None);
         let found = notes.read(ID).unwrap();
         let texts: Vec<_> = found
             .iter()
@@ -313,7 +330,7 @@ mod tests {
     fn sixty_four_kibibytes_are_kept_and_the_newest_lines_are_among_them() {
         let (temp, notes) = notes();
         for n in 0..2000 {
-            notes.note(ID, Level::Info, &format!("{n} {}", "x".repeat(100)));
+            notes.note(ID, Level::Info, &format!("{n} {}", "x".repeat(100)), None);
         }
         let found = notes.read(ID).unwrap();
         assert!(found.len() > 200 && found[found.len() - 1].message.starts_with("1999 "));
@@ -337,7 +354,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for n in 0..20_000 {
-                    notes.note(ID, Level::Info, &format!("{n}"));
+                    notes.note(ID, Level::Info, &format!("{n}"), None);
                 }
             });
             while !writer.is_finished() {
@@ -359,7 +376,7 @@ mod tests {
         let path = temp.path().join("program-1").join(CURRENT);
         std::fs::write(&path, "boot earlier\n1 1 info old\n").unwrap();
         assert!(notes.read(ID).unwrap().is_empty());
-        notes.note(ID, Level::Info, "new");
+        notes.note(ID, Level::Info, "new", None);
         assert_eq!(notes.read(ID).unwrap().len(), 1);
         assert!(!std::fs::read_to_string(path).unwrap().contains("old"));
     }
@@ -367,7 +384,7 @@ mod tests {
     #[test]
     fn a_program_without_a_directory_has_no_lines_and_gets_none() {
         let (_temp, notes) = notes();
-        notes.note(ProgramId(2), Level::Info, "x");
+        notes.note(ProgramId(2), Level::Info, "x", None);
         assert!(notes.read(ProgramId(2)).unwrap().is_empty());
     }
 

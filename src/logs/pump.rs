@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use super::channel::{Channel, Context, Turn};
+use super::growth::Growth;
 use super::{Settings, Stream, dirs, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
@@ -35,6 +36,8 @@ pub enum Request {
     Add {
         id: ProgramId,
         fifos: [OwnedFd; 2],
+        /// Where it is published what was moved.
+        growth: Arc<Growth>,
         reply: Sender<io::Result<()>>,
     },
     /// Moves what is in the program's pipes and marks the place.
@@ -271,8 +274,13 @@ impl Pump {
         self.queue.bell.hush();
         while let Some(request) = self.queue.next() {
             match request {
-                Request::Add { id, fifos, reply } => {
-                    let added = self.add(id, fifos);
+                Request::Add {
+                    id,
+                    fifos,
+                    growth,
+                    reply,
+                } => {
+                    let added = self.add(id, fifos, &growth);
                     // Whoever asked may have gone.
                     let _ = reply.send(added);
                 }
@@ -290,7 +298,7 @@ impl Pump {
         }
     }
 
-    fn add(&mut self, id: ProgramId, fifos: [OwnedFd; 2]) -> io::Result<()> {
+    fn add(&mut self, id: ProgramId, fifos: [OwnedFd; 2], growth: &Arc<Growth>) -> io::Result<()> {
         self.drain(id);
         self.remove(id);
         self.tidy(id);
@@ -301,8 +309,8 @@ impl Pump {
         }
         let [stdout, stderr] = fifos;
         let channels = [
-            Channel::new(id, STREAMS[0], stdout, &mut self.context),
-            Channel::new(id, STREAMS[1], stderr, &mut self.context),
+            Channel::new(id, STREAMS[0], stdout, growth.clone(), &mut self.context),
+            Channel::new(id, STREAMS[1], stderr, growth.clone(), &mut self.context),
         ];
         self.programs.insert(id.0, channels);
         Ok(())
@@ -336,8 +344,10 @@ impl Pump {
     }
 
     fn remove(&mut self, id: ProgramId) {
-        if let Some(channels) = self.programs.remove(&id.0) {
-            for channel in &channels {
+        if let Some(mut channels) = self.programs.remove(&id.0) {
+            for channel in &mut channels {
+                // What was moved last is published.
+                channel.close(&mut self.context);
                 // Closing does it as well, but for a descriptor that a fork holds for a moment.
                 let _ = epoll::delete(&self.epoll, &channel.fifo);
             }

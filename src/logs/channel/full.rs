@@ -98,7 +98,9 @@ impl Channel {
             let (id, stream, reason) = (self.id, self.stream.as_str(), &trouble.reason);
             let text = format!("dropped {dropped} bytes of {stream}: {reason}");
             report::warn(format_args!("{id}: {text}"));
-            context.notes.note(id, Level::Warn, &text);
+            context
+                .notes
+                .note(id, Level::Warn, &text, Some(&self.growth));
         }
     }
 }

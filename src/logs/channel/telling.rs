@@ -1,0 +1,73 @@
+//! What is published of a stream's files, and rotation, which changes what their numbers mean. Called by `channel`.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::logfile::last_byte;
+use super::{Channel, Context, Open};
+use crate::logs::index::Kind;
+use crate::logs::times::Times;
+use crate::logs::{dirs, files};
+
+impl Channel {
+    /// Looks how far the stream has come that we take up, and whether a run has ended there within a line.
+    pub(super) fn survey(&mut self, context: &Context) {
+        let dir = dirs::open(&*context.log_dir, self.id);
+        let found = dir.and_then(|dir| {
+            let found = files::open_existing(dir.as_fd(), self.stream)?;
+            Ok(found.map(|opened| (dir, opened)))
+        });
+        // None, or one that cannot be opened: then writing finds out more.
+        if let Ok(Some((dir, opened))) = found {
+            let (inode, size) = (opened.inode, opened.size);
+            self.reach.find(inode, size);
+            if last_byte(&opened.file, size).is_some_and(|byte| byte != b'\n') {
+                let index = files::open_index_of(dir.as_fd(), self.stream, inode);
+                let (_, cut) = Times::new(index, size, opened.modified).seek(size);
+                self.cut_at = cut.then_some((inode, size));
+            }
+        }
+        self.reach.cut = self.is_cut();
+        self.growth.publish(self.stream, self.reach);
+    }
+
+    /// Publishes what the open file holds, and tells those who follow. Called when its times are written.
+    pub(super) fn publish(&mut self) {
+        if let Some(open) = &self.open {
+            self.reach.offset = open.offset;
+        }
+        self.reach.cut = self.is_cut();
+        self.growth.publish(self.stream, self.reach);
+        self.growth.tell();
+    }
+
+    fn is_cut(&self) -> bool {
+        self.cut_at.is_some_and(|(inode, offset)| {
+            self.reach.inode == Some(inode) && self.reach.offset == offset
+        })
+    }
+
+    /// Gives the next bytes a new file.
+    pub(super) fn rotate(&mut self, context: &mut Context) -> io::Result<()> {
+        self.record(Kind::Data, context);
+        let Some(open) = self.open.take() else {
+            return Ok(());
+        };
+        self.reach.offset = open.offset;
+        self.reach.rotating = true;
+        self.growth.publish(self.stream, self.reach);
+        let dir = open.dir.as_fd();
+        let rotated = files::rotate(dir, self.stream, context.settings.max_files);
+        self.reach.rotating = false;
+        let opened = rotated.and_then(|()| {
+            self.reach.turn_over();
+            files::open_current(dir, self.stream)
+        });
+        let done = opened.map(|opened| {
+            self.reach.find(opened.inode, opened.size);
+            self.open = Some(Open::new(open.dir, opened));
+        });
+        self.publish();
+        done
+    }
+}

@@ -1,0 +1,368 @@
+//! How far programs' logs have come: what the log thread publishes and followers look at.
+//!
+//! The log thread waits for nobody here: it writes without a lock, however often and by whom that is read. Never looks
+//! at files. Written by `channel` and `notes`, read by `place`, `forward`, `remarks` and `tails`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Stream;
+use super::dirs::Inode;
+use super::listeners::{Listener, Listeners};
+use crate::clock::BootTime;
+use crate::program::ProgramId;
+
+/// Words that one thread at a time writes and any may read, all of them as they were at one moment: a sequence lock.
+/// The writer never waits. Made of 32 bits, as some machines have no wider atomics.
+struct Published<const N: usize> {
+    /// Odd while it is written.
+    version: AtomicU32,
+    words: [AtomicU32; N],
+}
+
+impl<const N: usize> Published<N> {
+    fn new() -> Published<N> {
+        Published {
+            version: AtomicU32::new(0),
+            words: [const { AtomicU32::new(0) }; N],
+        }
+    }
+
+    fn set(&self, words: [u32; N]) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (place, word) in self.words.iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+        self.version
+            .store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The words, and a number that changes with them.
+    fn get(&self) -> (u32, [u32; N]) {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let words = self
+                .words
+                .each_ref()
+                .map(|word| word.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if version.is_multiple_of(2) && version == self.version.load(Ordering::Relaxed) {
+                return (version, words);
+            }
+            // The writer is at it for some ten instructions, but may have lost its processor.
+            std::thread::yield_now();
+        }
+    }
+
+    fn version(&self) -> u32 {
+        self.version.load(Ordering::Acquire)
+    }
+}
+
+const fn high(value: u64) -> u32 {
+    (value >> 32) as u32
+}
+
+const fn low(value: u64) -> u32 {
+    value as u32
+}
+
+fn joined(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// How far a stream's files reach, as far as times are written beside them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Rotations since the daemon started. The file that is current after so many is that generation.
+    pub rotations: u32,
+    /// A rotation is under way: numbers of files mean nothing just now.
+    pub rotating: bool,
+    /// The last byte ended a run, within a line.
+    pub cut: bool,
+    /// The current file; `None` while there is none.
+    pub inode: Option<Inode>,
+    /// Bytes in the current file.
+    pub offset: u64,
+    /// Bytes of the stream before the current file's begin, counted from where the stream ended when the daemon
+    /// started: wraps below 0 for the file that was there then. Changes when somebody truncates the file.
+    pub base: u64,
+}
+
+impl Reach {
+    /// Takes note of the current file as it is found: ours, truncated or added to by somebody, or another one.
+    pub fn find(&mut self, inode: Inode, size: u64) {
+        if self.inode != Some(inode) || size < self.offset {
+            self.base = self.total().wrapping_sub(size);
+            self.inode = Some(inode);
+            self.cut = false;
+        } else if size > self.offset {
+            self.cut = false;
+        }
+        self.offset = size;
+    }
+
+    /// The current file was rotated away.
+    pub fn turn_over(&mut self) {
+        self.rotations = self.rotations.wrapping_add(1);
+        self.base = self.total();
+        self.inode = None;
+        self.offset = 0;
+        self.cut = false;
+    }
+
+    /// Bytes of the stream since the daemon started.
+    pub fn total(&self) -> u64 {
+        self.base.wrapping_add(self.offset)
+    }
+
+    fn to_words(self) -> [u32; 8] {
+        let inode = self.inode.map_or(0, Inode::number);
+        let flags = u32::from(self.rotating)
+            | u32::from(self.cut) << 1
+            | u32::from(self.inode.is_some()) << 2;
+        [
+            self.rotations,
+            flags,
+            high(inode),
+            low(inode),
+            high(self.offset),
+            low(self.offset),
+            high(self.base),
+            low(self.base),
+        ]
+    }
+
+    fn from_words(words: [u32; 8]) -> Reach {
+        let [rotations, flags, inode @ .., _, _, _, _] = words;
+        let [.., offset_high, offset_low, base_high, base_low] = words;
+        Reach {
+            rotations,
+            rotating: flags & 1 != 0,
+            cut: flags & 2 != 0,
+            inode: (flags & 4 != 0).then(|| Inode::new(joined(inode[0], inode[1]))),
+            offset: joined(offset_high, offset_low),
+            base: joined(base_high, base_low),
+        }
+    }
+}
+
+/// How far hxe's own lines have come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// When the last one was written: its place.
+    pub last: BootTime,
+    /// Bytes that were written since the daemon started.
+    pub bytes: u64,
+}
+
+/// One program's logs, and who follows them.
+pub struct Growth {
+    id: ProgramId,
+    stdout: Published<8>,
+    stderr: Published<8>,
+    notes: Published<4>,
+    removed: AtomicBool,
+    own: Listeners,
+    all: Arc<Listeners>,
+}
+
+impl Growth {
+    fn new(id: ProgramId, all: Arc<Listeners>) -> Growth {
+        let growth = Growth {
+            id,
+            stdout: Published::new(),
+            stderr: Published::new(),
+            notes: Published::new(),
+            removed: AtomicBool::new(false),
+            own: Listeners::default(),
+            all,
+        };
+        // Lines that an earlier daemon wrote in this boot are older than all that is counted.
+        growth.set_notes(Noted {
+            last: BootTime::now(),
+            bytes: 0,
+        });
+        growth
+    }
+
+    fn stream(&self, stream: Stream) -> &Published<8> {
+        match stream {
+            Stream::Stderr => &self.stderr,
+            // Notes have no files that rotate.
+            Stream::Stdout | Stream::Hxe => &self.stdout,
+        }
+    }
+
+    /// How far a stream has come, and a number that changes with that.
+    pub fn reach(&self, stream: Stream) -> (u32, Reach) {
+        let (version, words) = self.stream(stream).get();
+        (version, Reach::from_words(words))
+    }
+
+    /// The number alone.
+    pub fn version(&self, stream: Stream) -> u32 {
+        self.stream(stream).version()
+    }
+
+    /// Publishes how far a stream has come. Only the log thread may.
+    pub fn publish(&self, stream: Stream, reach: Reach) {
+        self.stream(stream).set(reach.to_words());
+    }
+
+    /// How far hxe's own lines have come, and a number that changes with that.
+    pub fn notes(&self) -> (u32, Noted) {
+        let (version, [last_high, last_low, bytes_high, bytes_low]) = self.notes.get();
+        let noted = Noted {
+            last: BootTime::from_micros(joined(last_high, last_low)),
+            bytes: joined(bytes_high, bytes_low),
+        };
+        (version, noted)
+    }
+
+    /// The number alone.
+    pub fn notes_version(&self) -> u32 {
+        self.notes.version()
+    }
+
+    /// Counts a line of `bytes` bytes that was written at `at`. Only for who holds the lock of the notes.
+    pub fn noted(&self, at: BootTime, bytes: u64) {
+        let (_, noted) = self.notes();
+        self.set_notes(Noted {
+            last: at.max(noted.last),
+            bytes: noted.bytes.wrapping_add(bytes),
+        });
+    }
+
+    fn set_notes(&self, noted: Noted) {
+        let last = noted.last.as_micros();
+        self.notes
+            .set([high(last), low(last), high(noted.bytes), low(noted.bytes)]);
+    }
+
+    /// Whether the program was deleted.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Has `listener` told from now on. What is looked at afterwards, and comes after that, is told.
+    pub fn listen(&self, listener: &Arc<Listener>) {
+        self.own.add(listener);
+    }
+
+    /// Tells all who listen that there is more to see. To be called once it is there.
+    pub fn tell(&self) {
+        // Either we see who began to listen, or they see what was published before.
+        fence(Ordering::SeqCst);
+        self.own.tell(self.id);
+        self.all.tell(self.id);
+    }
+}
+
+/// All programs' logs, and who follows all of them.
+#[derive(Default)]
+pub struct Register {
+    programs: Mutex<BTreeMap<ProgramId, Arc<Growth>>>,
+    all: Arc<Listeners>,
+}
+
+impl Register {
+    fn programs(&self) -> MutexGuard<'_, BTreeMap<ProgramId, Arc<Growth>>> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program's, made if there is none.
+    pub fn enter(&self, id: ProgramId) -> Arc<Growth> {
+        self.programs()
+            .entry(id)
+            .or_insert_with(|| Arc::new(Growth::new(id, self.all.clone())))
+            .clone()
+    }
+
+    pub fn get(&self, id: ProgramId) -> Option<Arc<Growth>> {
+        self.programs().get(&id).cloned()
+    }
+
+    /// All programs', in order of id.
+    pub fn list(&self) -> Vec<(ProgramId, Arc<Growth>)> {
+        let programs = self.programs();
+        programs
+            .iter()
+            .map(|(id, growth)| (*id, growth.clone()))
+            .collect()
+    }
+
+    /// Forgets a program that was deleted, and tells its followers.
+    pub fn remove(&self, id: ProgramId) {
+        let removed = self.programs().remove(&id);
+        if let Some(growth) = removed {
+            growth.removed.store(true, Ordering::Release);
+            growth.tell();
+        }
+    }
+
+    /// Has `listener` told of all programs from now on.
+    pub fn listen(&self, listener: &Arc<Listener>) {
+        self.all.add(listener);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_read_while_it_is_written_is_of_one_moment() {
+        let published = Published::<8>::new();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 0..200_000 {
+                    published.set([n; 8]);
+                }
+            });
+            while !writer.is_finished() {
+                let (_, words) = published.get();
+                assert!(words.iter().all(|word| *word == words[0]), "{words:?}");
+            }
+        });
+        assert_eq!(published.get().1, [199_999; 8]);
+    }
+
+    #[test]
+    fn bytes_are_counted_from_where_the_file_ended_that_was_there() {
+        let mut reach = Reach::default();
+        reach.find(Inode::new(1), 100);
+        assert_eq!(reach.total(), 0);
+        reach.offset = 150;
+        reach.turn_over();
+        reach.find(Inode::new(2), 0);
+        reach.offset = 20;
+        assert_eq!((reach.total(), reach.base, reach.rotations), (70, 50, 1));
+    }
+
+    #[test]
+    fn a_truncated_file_has_another_base_and_one_that_was_added_to_has_not() {
+        let mut reach = Reach::default();
+        reach.find(Inode::new(1), 0);
+        reach.offset = 50;
+        reach.find(Inode::new(1), 60);
+        assert_eq!((reach.base, reach.total()), (0, 60));
+        reach.find(Inode::new(1), 0);
+        assert_eq!((reach.base, reach.total()), (60, 60));
+    }
+
+    proptest! {
+        #[test]
+        fn a_reach_is_published_as_it_is(
+            rotations: u32, rotating: bool, cut: bool, inode: Option<u64>, offset: u64, base: u64
+        ) {
+            let reach = Reach { rotations, rotating, cut, inode: inode.map(Inode::new), offset, base };
+            prop_assert_eq!(Reach::from_words(reach.to_words()), reach);
+        }
+    }
+}
