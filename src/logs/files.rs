@@ -127,6 +127,31 @@ pub fn open_existing(dir: BorrowedFd, stream: Stream) -> io::Result<Option<Opene
     open_read(dir, &name(stream, 0))
 }
 
+/// Opens file `number` to read; none if there is none, or something else in its place.
+pub fn open_rotated(dir: BorrowedFd, stream: Stream, number: u32) -> io::Result<Option<Opened>> {
+    match open_read(dir, &name(stream, number)) {
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                None | Some(Errno::LOOP | Errno::NXIO)
+            ) =>
+        {
+            Ok(None)
+        }
+        opened => opened,
+    }
+}
+
+/// Which file has `number`, and its size; none if there is none.
+pub fn look(dir: BorrowedFd, stream: Stream, number: u32) -> io::Result<Option<(Inode, u64)>> {
+    match rustix::fs::statat(dir, name(stream, number), AtFlags::SYMLINK_NOFOLLOW) {
+        // Sizes are never negative.
+        Ok(stat) => Ok(Some((Inode::of(&stat), stat.st_size as u64))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn open_read(dir: BorrowedFd, name: &str) -> io::Result<Option<Opened>> {
     match rustix::fs::openat(dir, name, OFlags::RDONLY | COMMON, Mode::empty()) {
         Ok(fd) => Opened::new(fd).map(Some),
@@ -222,6 +247,11 @@ impl Chain {
             stream,
             last: None,
         }
+    }
+
+    /// Whether the file that was given last was the current one then.
+    pub fn is_at_current(&self) -> bool {
+        matches!(self.last, Some((_, 0, _)))
     }
 
     /// The next older file, and its index if it has one.

@@ -1,7 +1,7 @@
 //! How far programs' logs have come: what the log thread publishes and followers look at.
 //!
 //! The log thread waits for nobody here: it writes without a lock, however often and by whom that is read. Never looks
-//! at files. Written by `channel` and `notes`, read by `place`, `forward`, `remarks` and `tails`.
+//! at files. Written by `channel` and `notes`, read by `follow`, `tails` and `forward`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
@@ -202,11 +202,6 @@ impl Growth {
     pub fn reach(&self, stream: Stream) -> (u32, Reach) {
         let (version, words) = self.stream(stream).get();
         (version, Reach::from_words(words))
-    }
-
-    /// The number alone.
-    pub fn version(&self, stream: Stream) -> u32 {
-        self.stream(stream).version()
     }
 
     /// Publishes how far a stream has come. Only the log thread may.

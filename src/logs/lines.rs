@@ -13,21 +13,31 @@ use super::pieces::{Line, Pieces};
 use super::times::Times;
 
 const WINDOW: usize = 64 * 1024;
+/// What the bytes behind the last newline are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A line: the file grows no more.
+    Finished,
+    /// A line if the index says that a run ended there.
+    Growing,
+    /// None, whatever the index says by now.
+    Open,
+}
+
 /// A walk over a file's lines, from its end.
 pub struct Lines {
     window: Window,
     times: Times,
     /// Where the lines end that are still to come.
     end: u64,
-    /// The file grows no more: its last bytes are a line even without a newline.
-    finished: bool,
+    last: End,
     /// The line that is being given, and how many of its pieces are still to come.
     pieces: Option<(Pieces, u64)>,
 }
 
 impl Lines {
-    /// The lines among the first `size` bytes of a file. `finished`: it grows no more.
-    pub fn new(file: Arc<File>, size: u64, times: Times, finished: bool) -> Lines {
+    /// The lines among the first `size` bytes of a file.
+    pub fn new(file: Arc<File>, size: u64, times: Times, last: End) -> Lines {
         Lines {
             window: Window {
                 file,
@@ -36,7 +46,7 @@ impl Lines {
             },
             times,
             end: size,
-            finished,
+            last,
             pieces: None,
         }
     }
@@ -61,14 +71,27 @@ impl Lines {
         }
     }
 
+    /// Where the line begins that is not finished, and how many pieces of it are. Instead of all others.
+    ///
+    /// # Errors
+    /// As for [`Lines::previous`].
+    pub fn unfinished(mut self) -> io::Result<(u64, u64)> {
+        let (line, finished) = self.line()?;
+        Ok((line.start, finished))
+    }
+
     /// Takes the last line off what is left.
     fn line(&mut self) -> io::Result<(Pieces, u64)> {
         let (at, cut) = self.times.seek(self.end);
         let terminated = self.window.byte(self.end - 1)? == b'\n';
         let end = self.end - u64::from(terminated);
         // Behind the last newline: a line if its run has ended.
-        let complete = terminated || cut || self.finished;
-        self.finished = true;
+        let complete = match self.last {
+            End::Finished => true,
+            End::Growing => terminated || cut,
+            End::Open => terminated,
+        };
+        self.last = End::Finished;
         let start = self.start_of(end)?;
         self.end = start;
         let length = end - start;
@@ -182,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
-    fn lines(text: &[u8], cuts: &[u64], finished: bool) -> Vec<String> {
+    fn lines(text: &[u8], cuts: &[u64], last: End) -> Vec<String> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text).unwrap();
         let now = Moment::from_wall(Timestamp::now());
@@ -194,7 +217,7 @@ mod tests {
         }
         let size = text.len() as u64;
         let times = Times::new(Some(index), size, now);
-        let mut lines = Lines::new(Arc::new(file), size, times, finished);
+        let mut lines = Lines::new(Arc::new(file), size, times, last);
         let mut found = Vec::new();
         while let Some(line) = lines.previous().unwrap() {
             let start = line.start as usize;
@@ -207,30 +230,33 @@ mod tests {
 
     #[test]
     fn lines_come_without_their_newlines_and_empty_ones_count() {
-        assert_eq!(lines(b"a\n\nb\r\n", &[], false), ["a", "", "b"]);
-        assert_eq!(lines(b"\n", &[], false), [""]);
-        assert!(lines(b"", &[], true).is_empty());
+        assert_eq!(lines(b"a\n\nb\r\n", &[], End::Growing), ["a", "", "b"]);
+        assert_eq!(lines(b"\n", &[], End::Growing), [""]);
+        assert!(lines(b"", &[], End::Finished).is_empty());
     }
 
     #[test]
     fn what_has_no_newline_yet_is_a_line_once_its_run_has_ended() {
-        assert_eq!(lines(b"a\nbc", &[], false), ["a"]);
-        assert_eq!(lines(b"a\nbc", &[4], false), ["a", "bc"]);
-        assert_eq!(lines(b"a\nbc", &[], true), ["a", "bc"]);
+        assert_eq!(lines(b"a\nbc", &[], End::Growing), ["a"]);
+        assert_eq!(lines(b"a\nbc", &[4], End::Growing), ["a", "bc"]);
+        assert_eq!(lines(b"a\nbc", &[], End::Finished), ["a", "bc"]);
     }
 
     #[test]
     fn runs_are_never_joined() {
-        assert_eq!(lines(b"abcd\n", &[2], false), ["ab", "cd"]);
-        assert_eq!(lines(b"ab\ncd\n", &[2], false), ["ab", "", "cd"]);
-        assert_eq!(lines(b"abcd", &[2], false), ["ab"]);
-        assert_eq!(lines(b"abcdef\n", &[2, 4], false), ["ab", "cd", "ef"]);
+        assert_eq!(lines(b"abcd\n", &[2], End::Growing), ["ab", "cd"]);
+        assert_eq!(lines(b"ab\ncd\n", &[2], End::Growing), ["ab", "", "cd"]);
+        assert_eq!(lines(b"abcd", &[2], End::Growing), ["ab"]);
+        assert_eq!(
+            lines(b"abcdef\n", &[2, 4], End::Growing),
+            ["ab", "cd", "ef"]
+        );
     }
 
     #[test]
     fn a_long_line_comes_in_pieces_that_split_no_character_and_lose_nothing() {
         let text = "ä€😀".repeat(9000);
-        let found = lines(format!("first\n{text}\n").as_bytes(), &[], false);
+        let found = lines(format!("first\n{text}\n").as_bytes(), &[], End::Growing);
         assert_eq!(found[0], "first");
         assert!(found.len() > 5 && found.iter().all(|piece| piece.len() as u64 <= LONGEST));
         assert_eq!(found[1..].concat(), text);
@@ -239,8 +265,8 @@ mod tests {
     #[test]
     fn of_a_long_line_that_still_grows_the_pieces_are_as_they_will_be() {
         let text = "x".repeat(40_000);
-        let growing = lines(text.as_bytes(), &[], false);
-        let done = lines(format!("{text}yyy\n").as_bytes(), &[], false);
+        let growing = lines(text.as_bytes(), &[], End::Growing);
+        let done = lines(format!("{text}yyy\n").as_bytes(), &[], End::Growing);
         assert_eq!(growing, done[..2]);
     }
 
@@ -256,7 +282,7 @@ mod tests {
             let size = text.len() as u64;
             let mut cuts: Vec<_> = cuts.into_iter().filter(|cut| *cut <= size).collect();
             cuts.sort_unstable();
-            let found = lines(text.as_bytes(), &cuts, true).concat();
+            let found = lines(text.as_bytes(), &cuts, End::Finished).concat();
             let plain: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
             let found: String = found.chars().filter(|c| *c != '\r' && *c != '\u{fffd}').collect();
             // A cut may split a character.
@@ -268,7 +294,7 @@ mod tests {
         #[test]
         fn lines_are_those_that_a_reader_of_text_sees(text in "[ab\n]{0,200}") {
             let expected: Vec<_> = text.lines().map(str::to_owned).collect();
-            prop_assert_eq!(lines(text.as_bytes(), &[], true), expected);
+            prop_assert_eq!(lines(text.as_bytes(), &[], End::Finished), expected);
         }
     }
 }

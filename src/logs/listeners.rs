@@ -122,11 +122,16 @@ impl Listener {
         Since::These(found)
     }
 
-    /// Forgets what was told: all programs are told again from now on.
-    pub fn forget(&self) {
-        if let Some(grown) = &self.grown {
-            grown.ids().clear();
+    /// Forgets what was told, and gives it: all programs are told again from now on.
+    pub fn forget(&self) -> Since {
+        let Some(grown) = &self.grown else {
+            return Since::These(BTreeSet::new());
+        };
+        let ids = mem::take(&mut *grown.ids());
+        if grown.all.swap(false, Ordering::SeqCst) {
+            return Since::All;
         }
+        Since::These(ids)
     }
 }
 
@@ -183,7 +188,7 @@ mod tests {
         assert_eq!(listener.grown(|_| false), these(&[]));
         list.tell(A);
         assert!(!rings(&bell));
-        listener.forget();
+        assert_eq!(listener.forget(), these(&[A]));
         list.tell(A);
         assert!(rings(&bell));
         assert_eq!(listener.grown(|_| true), these(&[A]));

@@ -24,6 +24,7 @@ mod cut;
 mod dirs;
 mod files;
 mod follow;
+mod forward;
 mod growth;
 mod index;
 mod level;
@@ -154,7 +155,7 @@ pub struct Logs {
     notes: Arc<Notes>,
     queue: Arc<Queue>,
     /// What followers look at.
-    register: Register,
+    register: Arc<Register>,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     thread: Option<JoinHandle<()>>,
@@ -178,7 +179,7 @@ impl Logs {
             run_dir,
             notes,
             queue,
-            register: Register::default(),
+            register: Arc::default(),
             fifos: Mutex::default(),
             thread: Some(thread),
         })

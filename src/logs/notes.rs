@@ -76,6 +76,11 @@ impl Files {
         }
         Ok(notes)
     }
+
+    /// Whether there is a file that lines are added to.
+    pub fn is_there(&self) -> bool {
+        self.current.is_some()
+    }
 }
 
 impl Notes {

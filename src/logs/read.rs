@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::files::Chain;
 use super::index::Moment;
-use super::lines::Lines;
+use super::lines::{End, Lines};
 use super::notes::{Note, Notes};
 use super::pieces::Line;
 use super::times::Times;
@@ -24,6 +24,7 @@ use crate::program::ProgramId;
 const MOST: usize = 10_000;
 
 /// The entries that [`Logs::last`](super::Logs::last) found, oldest first, read one by one.
+#[derive(Default)]
 pub struct Last {
     /// Newest first.
     found: Vec<Found>,
@@ -83,23 +84,25 @@ impl Iterator for Last {
 
 /// Finds the last entries that `query` asks for.
 pub fn last(log_dir: impl AsFd, notes: &Notes, id: ProgramId, query: &Query) -> io::Result<Last> {
-    let wanted = query.lines.min(MOST);
-    let mut found = Vec::new();
-    if wanted == 0 {
-        return Ok(Last { found });
+    if query.lines == 0 {
+        return Ok(Last::default());
     }
-    let mut sources = vec![Source::Hxe(notes.read(id)?.into())];
+    let mut sources = vec![Source::notes(notes.read(id)?)];
     for stream in [Stream::Stdout, Stream::Stderr] {
         match dirs::open(&log_dir, id) {
-            Ok(dir) => sources.push(Source::Files(Box::new(Files {
-                chain: Chain::new(dir, stream),
-                stream,
-                lines: None,
-            }))),
+            Ok(dir) => sources.push(Source::all(Chain::new(dir, stream), stream)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
+    search(sources, query)
+}
+
+/// Finds the last entries among those of `sources`: hxe's own lines first, so that of entries of the same time they
+/// are the last.
+pub fn search(mut sources: Vec<Source>, query: &Query) -> io::Result<Last> {
+    let wanted = query.lines.min(MOST);
+    let mut found = Vec::new();
     let mut heads = Vec::with_capacity(sources.len());
     for source in &mut sources {
         heads.push(source.previous(&query.levels)?);
@@ -128,12 +131,12 @@ fn newest(heads: &[Option<(Moment, Found)>]) -> Option<usize> {
 }
 
 /// One stream, from its end.
-enum Source {
+pub enum Source {
     Hxe(VecDeque<Note>),
     Files(Box<Files>),
 }
 
-struct Files {
+pub struct Files {
     chain: Chain,
     stream: Stream,
     /// The file that is being read.
@@ -141,6 +144,28 @@ struct Files {
 }
 
 impl Source {
+    pub fn notes(notes: Vec<Note>) -> Source {
+        Source::Hxe(notes.into())
+    }
+
+    /// All files of a program's stream.
+    fn all(chain: Chain, stream: Stream) -> Source {
+        Source::Files(Box::new(Files {
+            chain,
+            stream,
+            lines: None,
+        }))
+    }
+
+    /// The `lines` of a file, and the older files that `chain` comes to next.
+    pub fn files(chain: Chain, stream: Stream, file: Arc<File>, lines: Lines) -> Source {
+        Source::Files(Box::new(Files {
+            chain,
+            stream,
+            lines: Some((file, lines)),
+        }))
+    }
+
     /// The entry before the one given last, of those with one of `levels`; all, if there are none.
     fn previous(&mut self, levels: &[Level]) -> io::Result<Option<(Moment, Found)>> {
         let wanted = |level: Level| levels.is_empty() || levels.contains(&level);
@@ -199,10 +224,13 @@ impl Files {
                 return Ok(None);
             };
             // Only the newest file still grows.
-            let rotated = self.lines.is_some();
+            let last = match self.lines {
+                Some(_) => End::Finished,
+                None => End::Growing,
+            };
             let times = Times::new(index, opened.size, opened.modified);
             let file = Arc::new(opened.file);
-            let lines = Lines::new(file.clone(), opened.size, times, rotated);
+            let lines = Lines::new(file.clone(), opened.size, times, last);
             self.lines = Some((file, lines));
         }
     }

@@ -132,7 +132,7 @@ impl Times {
 }
 
 /// Reads what there is of a block; an index that cannot be read says nothing.
-fn read_block(file: &File, block: &mut [u8], at: u64) -> usize {
+pub fn read_block(file: &File, block: &mut [u8], at: u64) -> usize {
     let mut len = 0;
     while len < block.len() {
         match file.read_at(&mut block[len..], at + len as u64) {

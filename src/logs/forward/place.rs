@@ -1,0 +1,190 @@
+//! A place in a stream's files, and how to find its file again, and the one after it, whatever rotation did meanwhile.
+//!
+//! A file is known by its generation and its inode: the file of generation `g` has number `rotations - g`. What is found
+//! counts if no rotation came in between. Never reads what is in files. Called by `forward`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::logs::dirs::{self, Inode};
+use crate::logs::files::{self, Opened};
+use crate::logs::growth::Reach;
+use crate::logs::{Stream, forward::Home};
+
+/// How often a search is begun anew because of a rotation in between, before the next one is waited for.
+const TRIES: u32 = 1000;
+
+/// A place in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub generation: u32,
+    /// `None`: there was no file when the place was taken.
+    pub inode: Option<Inode>,
+    /// As in [`Reach`].
+    pub base: u64,
+    /// Bytes of the file that are done with.
+    pub given: u64,
+}
+
+impl Place {
+    /// The end of what there is.
+    pub fn of(reach: &Reach) -> Place {
+        Place {
+            generation: reach.rotations,
+            inode: reach.inode,
+            base: reach.base,
+            given: reach.offset,
+        }
+    }
+
+    /// Whether it is in the current file.
+    pub fn is_in_current(&self, reach: &Reach) -> bool {
+        self.inode.is_some() && self.inode == reach.inode && self.generation == reach.rotations
+    }
+
+    /// Bytes of the stream before it, counted as [`Reach::total`] is.
+    fn position(&self) -> u64 {
+        self.base.wrapping_add(self.given)
+    }
+
+    /// How many bytes are between this place and a later position; 0 if that is not later.
+    pub fn missed(&self, position: u64) -> u64 {
+        let bytes = position.wrapping_sub(self.position());
+        // Further back than half of all numbers is no distance: a file that was put in place held bytes before.
+        if bytes > u64::MAX / 2 { 0 } else { bytes }
+    }
+}
+
+/// What a search came to.
+pub enum Found<T> {
+    This(T),
+    Nothing,
+    /// Rotation is under way; it tells when it is done.
+    Later,
+}
+
+/// Where reading goes on behind a file.
+pub struct Next {
+    pub place: Place,
+    /// The file, if it is not the current one.
+    pub opened: Option<Opened>,
+    /// Bytes that are gone in between.
+    pub missed: u64,
+}
+
+/// Opens the file of a place. Nothing: it is gone.
+pub fn open(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Opened>> {
+    search(home, stream, |dir, reach| {
+        let number = reach.rotations.wrapping_sub(place.generation);
+        // Numbers are off by one where a rotation was broken off, or somebody removed a file.
+        for number in [Some(number), number.checked_add(1), number.checked_sub(1)] {
+            if let Some(number) = number
+                && let Some(opened) = files::open_rotated(dir, stream, number)?
+                && Some(opened.inode) == place.inode
+            {
+                return Ok(Some(opened));
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Finds the oldest file there is behind that of a place, whose file is done with or gone.
+pub fn next(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Next>> {
+    search(home, stream, |dir, reach| {
+        let (number, inode, base) = oldest(dir, stream, reach, place)?;
+        let next = Place {
+            generation: reach.rotations.wrapping_sub(number),
+            inode,
+            base,
+            given: 0,
+        };
+        if inode.is_none() || number == 0 && place.is_in_current(reach) {
+            return Ok(None);
+        }
+        let opened = match number {
+            0 => None,
+            _ => match files::open_rotated(dir, stream, number)? {
+                Some(opened) if Some(opened.inode) == inode => Some(opened),
+                // Removed just now.
+                _ => return Ok(None),
+            },
+        };
+        Ok(Some(Next {
+            place: next,
+            opened,
+            missed: place.missed(base),
+        }))
+    })
+}
+
+/// Number and inode of the oldest file behind that of `place`, and how many bytes of the stream are before it.
+fn oldest(
+    dir: BorrowedFd,
+    stream: Stream,
+    reach: &Reach,
+    place: &Place,
+) -> io::Result<(u32, Option<Inode>, u64)> {
+    let behind = reach.rotations.wrapping_sub(place.generation);
+    let is_ours = |number: u32, inode: Inode| {
+        // An inode that is elsewhere was used again.
+        Some(inode) == place.inode && number.abs_diff(behind) <= 1
+    };
+    if behind > 1
+        && let Some((ours, _)) = files::look(dir, stream, behind)?
+        && is_ours(behind, ours)
+        && let Some((next, _)) = files::look(dir, stream, behind - 1)?
+    {
+        return Ok((behind - 1, Some(next), place.position()));
+    }
+    let mut oldest = (0, reach.inode, reach.base);
+    let mut missing = 0;
+    for number in 1..=behind {
+        match files::look(dir, stream, number)? {
+            Some((inode, _)) if is_ours(number, inode) => break,
+            Some((inode, size)) => {
+                oldest = (number, Some(inode), oldest.2.wrapping_sub(size));
+                missing = 0;
+            }
+            // One number can be free.
+            None if missing == 1 => break,
+            None => missing += 1,
+        }
+    }
+    Ok(oldest)
+}
+
+/// Looks for something until no rotation came in between.
+fn search<T>(
+    home: &Home,
+    stream: Stream,
+    look: impl Fn(BorrowedFd, &Reach) -> io::Result<Option<T>>,
+) -> io::Result<Found<T>> {
+    for _ in 0..TRIES {
+        let (_, reach) = home.growth.reach(stream);
+        if reach.rotating {
+            break;
+        }
+        let Some(dir) = directory(home)? else {
+            return Ok(Found::Nothing);
+        };
+        let found = look(dir.as_fd(), &reach);
+        let (_, now) = home.growth.reach(stream);
+        if !now.rotating && now.rotations == reach.rotations {
+            return Ok(match found? {
+                Some(found) => Found::This(found),
+                None => Found::Nothing,
+            });
+        }
+    }
+    Ok(Found::Later)
+}
+
+/// The directory of the program's log files; none if it is gone.
+pub fn directory(home: &Home) -> io::Result<Option<OwnedFd>> {
+    match dirs::open(&*home.log_dir, home.id) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
