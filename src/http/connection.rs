@@ -37,6 +37,8 @@ pub struct Connection {
     half_closed: bool,
     /// Since when the client could have sent a whole request, or read of its answer and did not.
     owes_since: BootTime,
+    /// It has been answered, if only in part.
+    served: bool,
     /// When to look again, should nothing happen.
     deadline: BootTime,
     /// The socket is in the epoll set; the first wait puts it there, and many a connection never waits.
@@ -99,6 +101,7 @@ impl Connection {
             stage: Stage::Idle,
             half_closed: false,
             owes_since: now,
+            served: false,
             deadline,
             watched: false,
             lease,
@@ -125,6 +128,12 @@ impl Connection {
             Stage::Idle | Stage::Head | Stage::Body(_) | Stage::Answer(_) => self.owes_since,
             Stage::Drain(_) => BootTime::default(),
         }
+    }
+
+    /// Accepted after `moment`, and no byte of a request is there yet.
+    pub fn is_newer_than(&self, moment: BootTime) -> bool {
+        let untouched = !self.served && self.reader.is_empty();
+        untouched && matches!(self.stage, Stage::Idle) && self.owes_since > moment
     }
 
     /// Bytes of memory that it takes for what has come and for what is to be sent.
@@ -375,6 +384,7 @@ impl Connection {
 
     /// From now on it is the client's turn: to read, or to send the next request.
     fn rest(&mut self) {
+        self.served = true;
         self.owes_since = BootTime::now();
         self.deadline = self.owes_since + self.lease.wire().limits().request_timeout;
     }
@@ -405,7 +415,7 @@ impl Connection {
     }
 
     /// Closes to make room for others: 408 if a request had begun.
-    pub fn evict(mut self: Box<Self>) {
+    pub fn evict(mut self) {
         if matches!(self.stage, Stage::Head | Stage::Body(_)) {
             let terms = self.terms_of_unread(Ending::Close);
             let reply = self.service().problem(Problem::Timeout, &self.peer);

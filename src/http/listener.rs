@@ -23,8 +23,9 @@ use crate::sys::socket::peer_credentials;
 
 /// Connections that wait in the kernel to be accepted; more are held back by it.
 const BACKLOG: i32 = 1024;
-/// Failures to accept in a row before the listener rests a little.
-const ATTEMPTS: usize = 16;
+/// Connections accepted in one turn of a worker: with one, whoever connects would wait for a turn of each busy connection, as
+/// often as there are others before him.
+const AT_ONCE: usize = 16;
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -98,35 +99,44 @@ fn tcp_address(address: Option<SocketAddrAny>) -> Option<SocketAddr> {
     SocketAddr::try_from(address?).ok()
 }
 
-/// Accepts one connection that waits at a listener, and reads its request at once: mostly it is there already. The next
-/// one is for whoever is free.
+/// Accepts connections that wait at a listener, one by one, and reads each one's request at once: mostly it is there
+/// already, and what is read is not given up for the next. Meanwhile the next one is for whoever is free.
 pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
-    for _ in 0..ATTEMPTS {
-        let error = match wire.listeners[index].accept() {
+    let mut failures = 0;
+    for _ in 0..AT_ONCE {
+        if !wire.is_ready() {
+            return;
+        }
+        match wire.listeners[index].accept() {
             Ok((mut socket, peer)) => {
-                wire.listen(index);
                 wire.spare(&mut socket);
-                return match wire.admit(socket, peer) {
+                let admitted = wire.admit(socket, peer);
+                wire.listen(index);
+                match admitted {
                     Ok(connection) => connection.wake(EventFlags::IN, scratch),
                     Err((socket, peer)) => turn_away(wire, &socket, &peer),
-                };
+                }
             }
-            Err(error) => error,
-        };
-        let starved = matches!(
-            error,
-            Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
-        );
-        if error == Errno::AGAIN {
-            return wire.listen(index);
-        } else if starved && !wire.evict() {
-            wire.complain(&error.into());
-            return wire.pause();
+            Err(Errno::AGAIN) => break,
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                failures += 1;
+                if !wire.evict() {
+                    wire.complain(&error.into());
+                    wire.rest();
+                }
+            }
+            // Mostly it was a client that left before it was accepted; see accept(2), "Error handling".
+            Err(_) => failures += 1,
         }
-        // Else it was mostly a client that left before it was accepted; see accept(2), "Error handling".
+        if wire.is_resting() {
+            return;
+        }
     }
-    // Asking again at once would go on like this.
-    wire.pause();
+    match failures {
+        // Asking again at once would go on like this.
+        AT_ONCE => wire.rest(),
+        _ => wire.listen(index),
+    }
 }
 
 /// Says 503 to a connection there is no room for.

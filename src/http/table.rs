@@ -113,15 +113,13 @@ impl Table {
             .filter_map(|place| place.take(held))
     }
 
-    /// Gives the one whose client has kept it waiting for longest.
-    pub fn take_oldest(&mut self) -> Option<Box<Connection>> {
-        let owes_since = |place: &Place| Some(place.waiting.as_ref()?.owes_since());
-        let oldest = self
-            .places
-            .iter_mut()
-            .filter(|place| place.waiting.is_some())
-            .min_by_key(|place| owes_since(place))?;
-        oldest.take(&mut self.held)
+    /// The one whose client has kept it waiting for longest; of those that were accepted after `new`, and have brought
+    /// nothing yet, only if there are no others.
+    pub fn oldest(&self, new: BootTime) -> Option<&Connection> {
+        self.places
+            .iter()
+            .filter_map(|place| place.waiting.as_deref())
+            .min_by_key(|connection| (connection.is_newer_than(new), connection.owes_since()))
     }
 
     /// While those that wait hold more than `bytes` together, the largest of them not counted: gives one that holds about

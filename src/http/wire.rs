@@ -3,6 +3,8 @@
 //! Owns the descriptors that the workers wait on. Everything in the set is EPOLLONESHOT: an event belongs to the one worker
 //! that got it, until that one arms the descriptor again. Called by `server.rs`, `connection.rs` and `listener.rs`.
 
+mod room;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +13,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -21,17 +22,12 @@ use super::connection::Connection;
 use super::service::Behind;
 use super::stream::Streams;
 use super::table::{Key, Table};
-use super::{Limits, Listener, Peer};
+use super::{Limits, Listener};
 use crate::clock::BootTime;
 use crate::report;
-use crate::sys::bell::Bell;
-use crate::sys::process;
 
 /// How long listeners rest when there is nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Memory for what waiting connections hold, in bytes: requests that are not complete, answers that are not read. The
-/// largest is not counted, so that there is room for one, whatever its size.
-const HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// What an event is about.
 pub enum Subject {
@@ -180,79 +176,12 @@ impl Wire {
         self.lock().table.take(key)
     }
 
-    /// Makes a connection of a socket just accepted, if there is room for one more.
-    ///
-    /// # Errors
-    /// Gives the socket back if every connection has to be kept.
-    pub fn admit(
-        self: &Arc<Self>,
-        socket: OwnedFd,
-        peer: Peer,
-    ) -> Result<Box<Connection>, (OwnedFd, Peer)> {
-        let key = loop {
-            let mut state = self.lock();
-            if state.table.open() < self.limits().max_connections {
-                break state.table.claim();
-            }
-            drop(state);
-            if !self.evict() {
-                return Err((socket, peer));
-            }
-        };
-        self.starved.store(false, Ordering::Relaxed);
-        let lease = Lease {
-            wire: Arc::clone(self),
-            key,
-        };
-        Ok(Connection::new(socket, peer, lease))
-    }
-
-    /// Keeps a socket that is not in the epoll set out of the last descriptors, which are for programs, if closing a
-    /// connection that can be given up makes room.
-    pub fn spare(&self, socket: &mut OwnedFd) {
-        if process::is_of_the_last(&*socket) && self.evict() {
-            // The lowest number that is free: the one just closed, or one below it.
-            if let Ok(lower) = fcntl_dupfd_cloexec(&*socket, 0) {
-                *socket = lower;
-            }
-        }
-    }
-
-    /// A bell, likewise.
-    ///
-    /// # Errors
-    /// No descriptor is left, or only the last ones.
-    pub fn bell(&self) -> io::Result<Bell> {
-        let bell = match Bell::new() {
-            Ok(bell) if !process::is_of_the_last(&bell) => return Ok(bell),
-            bell => bell,
-        };
-        drop(bell);
-        self.evict();
-        let bell = Bell::new()?;
-        match process::is_of_the_last(&bell) {
-            true => Err(Errno::MFILE.into()),
-            false => Ok(bell),
-        }
-    }
-
     /// Takes a connection out of the epoll set: it leaves the workers.
     pub fn forget(&self, connection: &mut Connection) {
         if std::mem::take(&mut connection.watched) {
             // Fails only if it is not in the set.
             let _ = epoll::delete(&self.epoll, &*connection);
         }
-    }
-
-    /// Closes the connection whose client has kept it waiting for longest, for a request or by not reading; `false` if there
-    /// is none.
-    pub fn evict(&self) -> bool {
-        let oldest = self.lock().table.take_oldest();
-        let found = oldest.is_some();
-        if let Some(connection) = oldest {
-            connection.evict();
-        }
-        found
     }
 
     /// Lets a connection wait until its socket is ready for `interest`, or its deadline is over. If all that wait hold too
@@ -273,18 +202,19 @@ impl Wire {
         let deadline = connection.deadline();
         state.table.put(connection);
         self.hurry(&mut state, deadline);
-        while let Some(surplus) = state.table.take_surplus(HELD_BYTES) {
-            drop(state);
-            surplus.evict();
-            state = self.lock();
-        }
+        drop(state);
+        self.shed();
     }
 
     /// Lets the listeners rest a little: there is nothing to accept with, and asking again at once would spin.
-    pub fn pause(&self) {
+    pub fn rest(&self) {
+        self.pause(BootTime::now() + PAUSE);
+    }
+
+    /// Lets the listeners rest until then.
+    fn pause(&self, resume: BootTime) {
         let mut state = self.lock();
         if state.resume.is_none() {
-            let resume = BootTime::now() + PAUSE;
             state.resume = Some(resume);
             self.hurry(&mut state, resume);
         }
@@ -322,8 +252,16 @@ impl Wire {
         }
     }
 
-    /// Arms a listener again.
+    /// Whether the listeners rest.
+    pub fn is_resting(&self) -> bool {
+        self.lock().resume.is_some()
+    }
+
+    /// Arms a listener again, unless all of them rest.
     pub fn listen(&self, index: usize) {
+        if self.is_resting() {
+            return;
+        }
         // After `close` it is out of the set for good, and this fails.
         let _ = self.arm(
             &self.listeners[index],
