@@ -16,6 +16,8 @@ const MAX_HEADERS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Reader {
     bytes: Vec<u8>,
+    /// Bytes of empty lines that were dropped in front of the next head.
+    dropped: usize,
 }
 
 /// A complete head, and what it says of the rest of the request.
@@ -63,13 +65,18 @@ impl Reader {
         self.bytes.capacity()
     }
 
-    /// Consumes the next head; `None` while it is not complete. Empty lines in front of it are dropped (RFC 9112, 2.2).
+    /// Consumes the next head; `None` while it is not complete. Empty lines in front of it are dropped (RFC 9112, 2.2), as
+    /// many as a head may have bytes.
     ///
     /// # Errors
     /// What is wrong with it. Where the next request would begin is then unknown: the connection is of no further use.
     pub fn head(&mut self, peer: &Peer, max_body: usize) -> Result<Option<Arrival>, Unreadable> {
         let empty = empty_lines(&self.bytes);
         self.consume(empty);
+        self.dropped += empty;
+        if self.dropped > MAX_HEAD_BYTES {
+            return Err(Problem::HeadTooLarge.into());
+        }
         if self.bytes.is_empty() {
             return Ok(None);
         }
@@ -77,6 +84,7 @@ impl Reader {
         match parse(bounded, peer, max_body)? {
             Some((length, arrival)) => {
                 self.consume(length);
+                self.dropped = 0;
                 Ok(Some(arrival))
             }
             None if bounded.len() == MAX_HEAD_BYTES => Err(Problem::HeadTooLarge.into()),
@@ -443,6 +451,19 @@ mod tests {
         assert!(matches!(reader.head(&peer(), MAX_BODY), Ok(None)));
         assert!(reader.is_empty());
         assert_eq!(whole("\r\n\r\nGET /a HTTP/1.0\r\n\r\n").head.path, "/a");
+    }
+
+    #[test]
+    fn empty_lines_without_end_are_too_large_a_head() {
+        let with_lines = |count: usize| head(&("\r\n".repeat(count) + "GET / HTTP/1.0\r\n\r\n"));
+        assert!(with_lines(4096).is_ok());
+        assert_eq!(with_lines(4097).err(), Some(Problem::HeadTooLarge));
+        let mut reader = Reader::default();
+        let mut given = (0..).map(|_| {
+            reader.push(b"\n");
+            reader.head(&peer(), MAX_BODY)
+        });
+        assert_eq!(given.position(|head| head.is_err()), Some(8192));
     }
 
     #[test]
