@@ -2,7 +2,8 @@
 //!
 //! `log_dir/<id>/stdout.log` and `stderr.log` hold exactly what the program wrote; hxe's own lines are a third stream,
 //! in `run_dir`. One thread (`hxe-logs`) moves the bytes of all programs; what it has not moved waits in the pipes, so
-//! a daemon that dies loses nothing. Called by watchers and by the API.
+//! a daemon that dies loses nothing. Those who follow read the files by themselves, and are told when they have grown.
+//! Called by watchers and by the API.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,12 +36,14 @@ mod notes;
 mod pieces;
 mod pump;
 mod read;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod times;
 
-pub use follow::{Followed, Follower, Tails};
+pub use follow::{Followed, Follower};
 pub use read::Last;
+pub use tails::Tails;
 
 use channel::Context;
 use dirs::Inode;

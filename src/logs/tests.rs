@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::clock::BootTime;
 
-const ID: ProgramId = ProgramId(1);
-const EVERYTHING: Settings = Settings {
+pub const ID: ProgramId = ProgramId(1);
+pub const EVERYTHING: Settings = Settings {
     max_size: 1 << 20,
     max_files: 1000,
     pipe_size: 64 * 1024,
@@ -24,24 +24,24 @@ pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Logs in directories of their own.
-struct House {
-    temp: tempfile::TempDir,
-    logs: Logs,
+pub struct House {
+    pub temp: tempfile::TempDir,
+    pub logs: Logs,
 }
 
 impl House {
-    fn new(settings: Settings) -> House {
+    pub fn new(settings: Settings) -> House {
         House::furnish(House::ground(), settings)
     }
 
     /// One whose logs are on a small file system, where we may mount one.
-    fn on_small_disk(settings: Settings) -> Option<(House, SmallDisk)> {
+    pub fn on_small_disk(settings: Settings) -> Option<(House, SmallDisk)> {
         let temp = House::ground();
         let disk = SmallDisk::mount(temp.path().join("log"))?;
         Some((House::furnish(temp, settings), disk))
     }
 
-    fn ground() -> tempfile::TempDir {
+    pub fn ground() -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
         for dir in ["log", "run"] {
             fs::create_dir(temp.path().join(dir)).unwrap();
@@ -49,38 +49,38 @@ impl House {
         temp
     }
 
-    fn furnish(temp: tempfile::TempDir, settings: Settings) -> House {
+    pub fn furnish(temp: tempfile::TempDir, settings: Settings) -> House {
         let logs = House::start(temp.path(), settings);
         logs.add(ID).unwrap();
         House { temp, logs }
     }
 
-    fn start(path: &Path, settings: Settings) -> Logs {
+    pub fn start(path: &Path, settings: Settings) -> Logs {
         let dir = |name| open_path(&path.join(name)).unwrap();
         Logs::start(dir("log"), dir("run"), settings).unwrap()
     }
 
     /// Runs `program` with its stdout and stderr, as a process would.
-    fn run(&self, program: impl FnOnce(&mut File, &mut File)) {
+    pub fn run(&self, program: impl FnOnce(&mut File, &mut File)) {
         let [stdout, stderr] = self.logs.begin_run(ID, 0).unwrap();
         program(&mut stdout.into(), &mut stderr.into());
         self.logs.end_run(ID);
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join("log/program-1").join(name)
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.path(name)).unwrap()
     }
 
-    fn fifo(&self, stream: Stream) -> PathBuf {
+    pub fn fifo(&self, stream: Stream) -> PathBuf {
         self.temp.path().join("run/program-1").join(stream.as_str())
     }
 
     /// All that was written to stdout, from the oldest file to the current one.
-    fn all_of_stdout(&self) -> Vec<Vec<u8>> {
+    pub fn all_of_stdout(&self) -> Vec<Vec<u8>> {
         let mut files = vec![self.read("stdout.log")];
         let mut number = 1;
         while let Ok(bytes) = fs::read(self.path(&format!("stdout.log.{number}"))) {
@@ -91,7 +91,7 @@ impl House {
         files
     }
 
-    fn last(&self, lines: usize, levels: &[Level]) -> Vec<Entry> {
+    pub fn last(&self, lines: usize, levels: &[Level]) -> Vec<Entry> {
         let query = Query {
             lines,
             levels: levels.to_vec(),
@@ -100,13 +100,13 @@ impl House {
         last.collect::<io::Result<_>>().unwrap()
     }
 
-    fn messages(&self, lines: usize) -> Vec<String> {
+    pub fn messages(&self, lines: usize) -> Vec<String> {
         let entries = self.last(lines, &[]).into_iter();
         entries.map(|entry| entry.message).collect()
     }
 }
 
-fn until(what: impl Fn() -> bool) {
+pub fn until(what: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !what() {
         assert!(Instant::now() < deadline, "waited too long");
@@ -115,7 +115,7 @@ fn until(what: impl Fn() -> bool) {
 }
 
 /// Bytes that look random, with newlines among them.
-fn noise(len: usize) -> Vec<u8> {
+pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     (0..len)
         .map(|_| {
@@ -494,7 +494,7 @@ fn each_line_can_be_read_while_its_run_goes_on() {
 }
 
 /// A small file system on `path`, where we may mount one.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     fn mount(path: PathBuf) -> Option<SmallDisk> {
