@@ -633,7 +633,11 @@ fn a_client_sees_the_end_of_a_feed_whatever_it_has_sent_meanwhile() {
     client.head();
     client.send(&get("/next").repeat(100));
     sent.send(()).unwrap();
-    assert_eq!(client.rest(), b"5\r\npiece\r\n0\r\n\r\n", "and no reset");
+    assert_eq!(client.rest(), b"5\r\npiece\r\n0\r\n\r\n");
+    let _ = client.stream.shutdown(Shutdown::Write);
+    running.until_all_have_ended();
+    // A reset could have taken it away again.
+    assert!(client.stream.take_error().unwrap().is_none());
 }
 
 #[test]
@@ -686,45 +690,20 @@ fn numbers_of_threads_begin_anew_before_names_become_too_long() {
 }
 
 #[test]
-fn the_kernel_finds_dead_peers_and_bounds_what_it_keeps() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let control = Arc::default();
-    let line = Line::new(client.into(), true, Bell::new().unwrap(), control);
-    line.tune();
-    let socket = line.socket();
-    assert!(sockopt::socket_keepalive(socket).unwrap());
-    assert_eq!(sockopt::tcp_keepidle(socket).unwrap().as_secs(), 60);
-    assert_eq!(sockopt::tcp_keepintvl(socket).unwrap().as_secs(), 15);
-    assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 4);
-    assert_eq!(sockopt::tcp_user_timeout(socket).unwrap(), 120_000);
-    // socket(7): the kernel doubles it.
-    assert_eq!(
-        sockopt::socket_send_buffer_size(socket).unwrap(),
-        128 * 1024
-    );
-}
-
-#[test]
 fn streams_leave_nothing_behind_however_they_end() {
     if !alone("http::stream::tests::streams_leave_nothing_behind_however_they_end") {
         return;
     }
     let puppet = Puppet::start();
-    drop(puppet.begin());
-    puppet.assert_ends();
     let before = resources();
     let mut controls = Vec::new();
     for number in 0..200 {
         let (mut client, control) = puppet.begin();
         match number % 5 {
-            0 => drop(client),
+            0 => {}
             1 => control.end(End::Session),
             2 => client.stream.shutdown(Shutdown::Write).unwrap(),
-            3 => {
-                sockopt::set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap();
-                drop(client);
-            }
+            3 => sockopt::set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap(),
             _ => {
                 puppet.send(vec![b'x'; FLOOD]);
                 client.more().unwrap();
@@ -732,9 +711,9 @@ fn streams_leave_nothing_behind_however_they_end() {
             }
         }
         controls.push(control);
-        puppet.ended.recv_timeout(LONG).unwrap();
+        drop(client);
+        puppet.assert_ends();
     }
-    puppet.running.until_all_have_ended();
     until(|| resources() == before);
 }
 
@@ -792,56 +771,114 @@ fn a_stream_sleeps_until_there_is_something_to_do() {
     );
 }
 
-#[test]
-fn the_last_descriptors_are_not_for_streams() {
-    if !alone("http::stream::tests::the_last_descriptors_are_not_for_streams") {
-        return;
-    }
-    let bell = bell();
-    let ours = Arc::clone(&bell);
-    // With one worker, each is idle before the next is answered, and the first for longest.
+/// From here on the last descriptors begin at 32.
+fn limit_descriptors() {
+    let limit = Rlimit {
+        current: Some(64),
+        maximum: Some(64),
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+/// Takes all descriptors but the last.
+fn fill_descriptors() -> Vec<std::fs::File> {
+    (0..64)
+        .map(|_| std::fs::File::open("/dev/null").unwrap())
+        .take_while(|file| !process::is_of_the_last(file))
+        .collect()
+}
+
+/// `/feed` is one that waits for ever. With one worker, a connection is idle before another is answered.
+fn serve_one_by_one() -> Running {
     let limits = Limits {
         workers: 1,
         ..LIMITS
     };
-    let running = Running::with(limits, move |request| match request.head.path.as_str() {
+    Running::with(limits, |request| match request.head.path.as_str() {
         "/feed" => {
-            let bell = Arc::clone(&ours);
+            let bell = bell();
             feed(move |feed| assert!(feed.wait(&bell).is_err(), "its client leaves"))
         }
         path => text(200, path),
-    });
-    let mut clients = [(); 3].map(|()| {
-        let mut client = running.ask(&get("/here"));
+    })
+}
+
+/// A connection that has been idle, and has an answer.
+fn known(running: &Running) -> Client<TcpStream> {
+    let mut client = running.connect();
+    for _ in 0..2 {
+        client.send(&get("/here"));
         client.until(b"/here");
-        client
-    });
-    let [idle, lucky, unlucky] = &mut clients;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(64),
-            maximum: Some(64),
-        },
-    )
-    .unwrap();
-    let fill = || {
-        let files: Vec<_> = (0..64)
-            .map(|_| std::fs::File::open("/dev/null").unwrap())
-            .take_while(|file| !process::is_of_the_last(file))
-            .collect();
-        files
-    };
-    let files = fill();
+    }
+    client
+}
+
+#[track_caller]
+fn assert_no_room(client: &mut Client<TcpStream>) {
+    assert!(client.head().starts_with("HTTP/1.1 503"));
+    assert_eq!(client.exactly(6), b"NoRoom");
+}
+
+#[test]
+fn a_bell_of_the_last_descriptors_is_not_for_streams() {
+    if !alone("http::stream::tests::a_bell_of_the_last_descriptors_is_not_for_streams") {
+        return;
+    }
+    let running = serve_one_by_one();
+    let [mut idle, mut lucky, mut unlucky] = [(); 3].map(|()| known(&running));
+    limit_descriptors();
+    // One is left for the bell that the answer brings with it, and none for the stream's own.
+    let mut files = fill_descriptors();
+    files.pop();
     lucky.send(&get("/feed"));
     assert!(lucky.head().starts_with("HTTP/1.1 200"));
     idle.assert_closed();
-    let more_files = fill();
+    files.extend(fill_descriptors());
     unlucky.send(&get("/feed"));
-    assert!(unlucky.head().starts_with("HTTP/1.1 503"));
-    assert_eq!(unlucky.exactly(6), b"NoRoom");
+    assert_no_room(&mut unlucky);
     assert_eq!(running.open(), 1);
-    drop((files, more_files));
+    drop(files);
     unlucky.send(&get("/feed"));
     assert!(unlucky.head().starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_socket_of_the_last_descriptors_is_not_for_streams() {
+    if !alone("http::stream::tests::a_socket_of_the_last_descriptors_is_not_for_streams") {
+        return;
+    }
+    let running = serve_one_by_one();
+    limit_descriptors();
+    let mut files = fill_descriptors();
+    let mut client = known(&running);
+    client.send(&get("/feed"));
+    assert_no_room(&mut client);
+    // For both ends of another connection, the bell that the answer brings with it, and the stream's own; for the stream's
+    // socket there is room only in place of that connection's.
+    files.truncate(files.len() - 4);
+    let mut idle = known(&running);
+    client.send(&get("/feed"));
+    assert!(client.head().starts_with("HTTP/1.1 200"));
+    idle.assert_closed();
+}
+
+#[test]
+fn the_workers_wait_no_longer_for_what_has_become_a_stream() {
+    if !alone("http::stream::tests::the_workers_wait_no_longer_for_what_has_become_a_stream") {
+        return;
+    }
+    let running = serve_one_by_one();
+    let mut client = known(&running);
+    let watched = || {
+        std::fs::read_dir("/proc/self/fdinfo")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
+            .map(|info| info.matches("tfd:").count())
+            .sum::<usize>()
+    };
+    // The timer and the listener are there, too.
+    assert_eq!(watched(), 3);
+    client.send(&get("/feed"));
+    client.head();
+    assert_eq!(watched(), 2);
 }

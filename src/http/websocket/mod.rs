@@ -132,7 +132,7 @@ impl WebSocket {
                     self.drained = false;
                     return Ok(Some(Incoming::Binary));
                 }
-                // The pong is due; tungstenite has it ready.
+                // The pong goes before anything else is read: so there is never more than one.
                 Ok(Message::Ping(_)) => {
                     self.drained = false;
                     self.flush()?;
