@@ -1,4 +1,4 @@
-//! Request bodies: JSON objects whose fields are taken out one by one, so that each mistake names its field.
+//! Request bodies and messages: JSON objects whose fields are taken out one by one, so that each mistake names its field.
 
 use std::fmt;
 
@@ -44,17 +44,14 @@ impl Fields {
     /// # Errors
     /// Not JSON, not an object, an unknown field, a field that is there twice.
     pub fn parse(body: &[u8], known: &[&'static str]) -> Result<Fields, ApiError> {
-        if body.trim_ascii().is_empty() {
-            return Err(whole("The body is empty: a JSON object is required"));
-        }
-        let value = parse_json(body)
-            .map_err(|error| whole(format!("The body is not valid JSON: {error}")))?;
-        let Json::Object(pairs) = value else {
-            return Err(whole(format!(
-                "The body must be a JSON object, not {}",
-                value.kind()
-            )));
-        };
+        Fields::of(object("body", body)?, known)
+    }
+
+    /// Takes an object with no other fields than `known`.
+    ///
+    /// # Errors
+    /// An unknown field, a field that is there twice.
+    pub fn of(pairs: Vec<(String, Json)>, known: &[&'static str]) -> Result<Fields, ApiError> {
         let mut fields: Vec<(&'static str, Json)> = Vec::new();
         for (key, value) in pairs {
             let Some(name) = known.iter().find(|name| **name == key) else {
@@ -124,9 +121,23 @@ pub fn wrong_type(field: &'static str, wanted: &str, given: &Json) -> ApiError {
     ApiError::body(field, format!("Must be {wanted}, not {given}"))
 }
 
-/// A mistake of the body as a whole.
-fn whole(issue: impl Into<String>) -> ApiError {
-    ApiError::body("body", issue)
+/// Reads what must be a JSON object; `whole` is what it is called, and the field that its mistakes name: "body".
+///
+/// # Errors
+/// Not JSON, not an object.
+pub fn object(whole: &'static str, text: &[u8]) -> Result<Vec<(String, Json)>, ApiError> {
+    let mistake = |issue: String| ApiError::body(whole, format!("The {whole} {issue}"));
+    if text.trim_ascii().is_empty() {
+        return Err(mistake("is empty: a JSON object is required".to_owned()));
+    }
+    match parse_json(text) {
+        Ok(Json::Object(pairs)) => Ok(pairs),
+        Ok(value) => Err(mistake(format!(
+            "must be a JSON object, not {}",
+            value.kind()
+        ))),
+        Err(error) => Err(mistake(format!("is not valid JSON: {error}"))),
+    }
 }
 
 /// Levels of nesting that are read: no field needs more than two, and serde_json's own limit of 128 takes more stack than
