@@ -1,5 +1,5 @@
 //! Who is logged in: the secret that signs tokens, and the tokens that were logged out, as the store keeps them and in
-//! memory.
+//! memory; and the streams that end with their token.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::error::{ApiError, Cause};
 use super::token::{self, Claims, Moment, Secret};
 use crate::clock::{self, BootTime, Timestamp};
+use crate::http::{Control, End};
 use crate::report;
 use crate::store::{self, Revoked, Store};
 use crate::sys::random;
@@ -35,6 +36,37 @@ struct Keys {
     secret: Option<Secret>,
     /// By token id.
     revoked: HashMap<String, Revoked>,
+    /// Streams that are open, with the ids of their tokens. As many as there may be streams, and a few that begin.
+    watched: Vec<(String, Arc<Control>)>,
+}
+
+/// A stream is ended with its session, as long as this is kept.
+pub struct Watch {
+    sessions: Arc<Sessions>,
+    claims: Claims,
+    control: Arc<Control>,
+}
+
+impl Watch {
+    /// When the token ends by itself, as far as that can be said now; see [`Claims::end`].
+    pub fn end(&self) -> BootTime {
+        self.claims.end(&present())
+    }
+
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut keys = self.sessions.keys();
+        let own = keys.watched.iter().position(|(jti, control)| {
+            *jti == self.claims.jti && Arc::ptr_eq(control, &self.control)
+        });
+        // One of them: a token that is shown twice on one stream is watched twice for a moment.
+        own.map(|at| keys.watched.swap_remove(at));
+    }
 }
 
 impl Sessions {
@@ -58,6 +90,7 @@ impl Sessions {
                 .into_iter()
                 .map(|token| (token.jti.clone(), token))
                 .collect(),
+            watched: Vec::new(),
         };
         Ok(Sessions {
             store,
@@ -77,6 +110,9 @@ impl Sessions {
         self.store.end_other_tokens(&credentials)?;
         keys.secret = None;
         keys.credentials = credentials;
+        for (_, control) in &keys.watched {
+            control.end(End::Session);
+        }
         Ok(())
     }
 
@@ -137,8 +173,32 @@ impl Sessions {
         let mut keys = self.keys();
         keys.revoked
             .retain(|_, token| !token.has_ended(now.boot_id, now.boot, now.wall));
+        for (_, control) in keys.watched.iter().filter(|(jti, _)| *jti == token.jti) {
+            control.end(End::Session);
+        }
         keys.revoked.insert(token.jti.clone(), token);
         Ok(())
+    }
+
+    /// Has a stream end when its session is ended: by a logout, or by other credentials. That the token ends by itself is
+    /// left to the stream, see [`Watch::end`]. `None` if it has ended already.
+    pub fn watch(self: &Arc<Self>, session: &Session, control: &Arc<Control>) -> Option<Watch> {
+        let claims = &session.claims;
+        let now = present();
+        // Looked at and added under one lock: whatever ends the session finds the stream, or is found here.
+        let mut keys = self.keys();
+        let has_ended = keys.credentials != session.credentials
+            || keys.revoked.contains_key(&claims.jti)
+            || claims.end(&now) <= now.boot;
+        if has_ended {
+            return None;
+        }
+        keys.watched.push((claims.jti.clone(), Arc::clone(control)));
+        Some(Watch {
+            sessions: Arc::clone(self),
+            claims: claims.clone(),
+            control: Arc::clone(control),
+        })
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -162,11 +222,82 @@ fn random_id() -> Result<u128, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    const OLD: Credentials = [1; 32];
+
+    /// Sessions on a store of their own, and a session that is good for `lifetime`.
+    pub fn logged_in(lifetime: Duration) -> (Arc<Sessions>, Session, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(dir.path()).unwrap());
+        let sessions = Arc::new(Sessions::open(store, OLD).unwrap());
+        let (_, claims) = sessions.begin("admin", &OLD, lifetime).unwrap();
+        let session = Session {
+            claims,
+            credentials: OLD,
+        };
+        (sessions, session, dir)
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
 
     #[test]
     fn no_two_tokens_have_the_same_id() {
         assert_ne!(random_id().unwrap(), random_id().unwrap());
+    }
+
+    #[test]
+    fn a_logout_ends_the_streams_of_that_token_and_no_others() {
+        let (sessions, session, _dir) = logged_in(DAY);
+        let (_, other) = sessions.begin("admin", &OLD, DAY).unwrap();
+        let other = Session {
+            claims: other,
+            credentials: OLD,
+        };
+        let controls = [Arc::default(), Arc::default(), Arc::default()];
+        let watches = [
+            sessions.watch(&session, &controls[0]),
+            sessions.watch(&session, &controls[1]),
+            sessions.watch(&other, &controls[2]),
+        ];
+        assert!(watches.iter().all(Option::is_some));
+        sessions.end(&session.claims).unwrap();
+        let ended = controls.map(|control| control.ended());
+        assert_eq!(ended, [Some(End::Session), Some(End::Session), None]);
+        assert!(sessions.watch(&session, &Arc::default()).is_none());
+    }
+
+    #[test]
+    fn other_credentials_end_all_streams() {
+        let (sessions, session, _dir) = logged_in(DAY);
+        let control = Arc::default();
+        let _watch = sessions.watch(&session, &control).unwrap();
+        sessions.set_credentials(OLD).unwrap();
+        assert_eq!(control.ended(), None);
+        sessions.set_credentials([2; 32]).unwrap();
+        assert_eq!(control.ended(), Some(End::Session));
+        assert!(sessions.watch(&session, &Arc::default()).is_none());
+    }
+
+    #[test]
+    fn what_is_not_watched_any_more_is_forgotten() {
+        let (sessions, session, _dir) = logged_in(DAY);
+        let control = Arc::default();
+        let twice = [(); 2].map(|()| sessions.watch(&session, &control).unwrap());
+        let [first, second] = twice;
+        drop(first);
+        assert_eq!(sessions.keys().watched.len(), 1);
+        drop(second);
+        assert!(sessions.keys().watched.is_empty());
+        sessions.end(&session.claims).unwrap();
+        assert_eq!(control.ended(), None);
+    }
+
+    #[test]
+    fn a_token_that_has_ended_is_not_watched() {
+        let (sessions, session, _dir) = logged_in(Duration::ZERO);
+        assert!(sessions.watch(&session, &Arc::default()).is_none());
+        assert!(sessions.keys().watched.is_empty());
     }
 }

@@ -75,6 +75,19 @@ impl Claims {
         u128::from_str_radix(&self.jti, 16).ok()
     }
 
+    /// When it ends by the boot clock, as far as that can be said now: in its own boot nothing changes that, later the wall
+    /// clock may be set. What has ended has done so by `now`.
+    pub fn end(&self, now: &Moment) -> BootTime {
+        if self.bid == now.boot_id {
+            return self.boot_end();
+        }
+        if !self.holds(now) {
+            return now.boot;
+        }
+        let left = i128::from(self.exp) * 1_000_000 - i128::from(now.wall.as_micros());
+        now.boot + Duration::from_micros(u64::try_from(left).unwrap_or(0))
+    }
+
     fn holds(&self, now: &Moment) -> bool {
         if self.bid == now.boot_id {
             now.boot < self.boot_end()
@@ -235,6 +248,20 @@ mod tests {
         assert!(!holds(86_500, WALL, "boot-1"));
         assert!(holds(101, WALL + 315_360_000, "boot-1"));
         assert!(holds(101, 0, "boot-1"));
+    }
+
+    #[test]
+    fn its_end_is_told_by_the_boot_clock() {
+        let claims = Claims::new("admin", 5, DAY, &moment(100, WALL, "boot-1"));
+        let end = |boot, wall, boot_id| claims.end(&moment(boot, wall, boot_id)).as_micros();
+        for wall in [WALL, WALL + 315_360_000, 0] {
+            assert_eq!(end(200, wall, "boot-1"), 86_500_000_000);
+        }
+        assert_eq!(end(7, WALL + 400, "boot-2"), 86_007_000_000);
+        assert_eq!(end(7, WALL + 300, "boot-2"), 86_107_000_000);
+        for wall in [WALL + 86_400, WALL - 1] {
+            assert_eq!(end(7, wall, "boot-2"), 7_000_000, "it has ended");
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Control {
     }
 
     /// Why the stream is to end, once it is.
-    pub(super) fn ended(&self) -> Option<End> {
+    pub fn ended(&self) -> Option<End> {
         self.lock().why
     }
 
