@@ -145,10 +145,15 @@ impl Outgoing {
         if framing == Framing::UntilClose && ending == Ending::Keep {
             ending = Ending::Close;
         }
-        let connection = match ending {
-            Ending::Keep if terms.http_11 => None,
-            Ending::Keep => Some("keep-alive"),
-            Ending::Close | Ending::Drain => Some("close"),
+        // Whoever sends Upgrade must say so in Connection. Source: RFC 9110 7.8.
+        let offers = headers.iter().any(|(name, _)| *name == "Upgrade");
+        let connection = match (ending, offers) {
+            (Ending::Keep, false) if terms.http_11 => None,
+            (Ending::Keep, true) if terms.http_11 => Some("Upgrade"),
+            (Ending::Keep, false) => Some("keep-alive"),
+            (Ending::Keep, true) => Some("keep-alive, Upgrade"),
+            (Ending::Close | Ending::Drain, false) => Some("close"),
+            (Ending::Close | Ending::Drain, true) => Some("close, Upgrade"),
         };
         let head = reply::render(status, &headers, &terms.headers, framing, connection);
         let mut outgoing = Outgoing {
