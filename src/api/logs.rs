@@ -1,15 +1,18 @@
-//! `/api/program/{id}/logs`: found on a lane, then produced piece by piece as the client reads.
+//! `/api/program/{id}/logs`: found on a lane, then produced piece by piece as the client reads. Where they are followed,
+//! `follow` goes on.
 
 use std::io;
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::error::{ApiError, Cause};
+use super::follow::Following;
 use super::query::Query;
+use super::shapes::EntryShape;
 use super::{Api, Call, Outcome};
-use crate::http::{self, Body, Reply};
+use crate::http::{self, Body, Problem, Reply};
 use crate::logs::{self, Entry, Level};
+use crate::report;
+use crate::sys::bell::Bell;
 
 /// Lines where `lines` says nothing.
 const DEFAULT_LINES: usize = 100;
@@ -17,41 +20,90 @@ const MAX_LINES: usize = 10_000;
 /// A piece of the body is sent when it has this many bytes.
 const PIECE_BYTES: usize = 32 * 1024;
 
-#[derive(Serialize)]
-struct EntryShape<'a> {
-    timestamp: String,
-    level: &'static str,
-    message: &'a str,
-    stream: &'static str,
-}
-
 /// How entries are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Format {
-    /// The reference's object, with the program's id.
-    Json { program_id: String },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
     /// `timestamp level message` lines.
     Text,
+    /// A JSON object a line.
+    Lines,
 }
 
-/// `GET /program/{id}/logs`: `lines`, `level`.
+impl Format {
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Text => "text/plain; charset=utf-8",
+            Format::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// Appends an entry; with its line end, where it is a line.
+    pub fn push(self, out: &mut Vec<u8>, entry: &Entry) -> io::Result<()> {
+        match self {
+            Format::Text => {
+                let timestamp = entry.timestamp.to_string();
+                let level = entry.level.as_str();
+                for part in [&timestamp, " ", level, " ", &entry.message, "\n"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+            Format::Json | Format::Lines => {
+                serde_json::to_writer(&mut *out, &EntryShape::from(entry))?;
+                if self == Format::Lines {
+                    out.push(b'\n');
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `GET /program/{id}/logs`: `lines`, `level`, `follow`.
 pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
-    let query = parse(&call.query(&["lines", "follow", "level"])?)?;
+    let query = call.query(&["lines", "follow", "level"])?;
+    let follow = query.flag("follow")?.unwrap_or_default();
+    let query = parse(&query)?;
     let id = api.program(&call)?.program.id;
-    let format = if wants_text(call.head.header("accept")) {
-        Format::Text
-    } else {
-        let program_id = id.to_string();
-        Format::Json { program_id }
+    let json = match follow {
+        true => Format::Lines,
+        false => Format::Json,
+    };
+    let format = match wants_text(call.head.header("accept"), json) {
+        true => Format::Text,
+        false => json,
     };
     let logs = Arc::clone(&api.logs);
     let supervisor = Arc::clone(&api.supervisor);
     let full = ApiError::Busy("Too many searches of logs are waiting: try again".into());
+    let sessions = Arc::clone(&api.sessions);
+    let max_body = api.settings().max_body;
     Ok(Outcome::on_lane(&api.searches, full, move || {
-        let found = logs.last(id, &query).and_then(|last| {
-            let held_bytes = last.held_bytes();
-            reply(last, held_bytes, format)
-        });
+        let found = if follow {
+            let bell = Bell::new().map_err(|error| {
+                report::warn(format_args!("the log of {id} cannot be followed: {error}"));
+                let problem = Problem::NoRoom;
+                ApiError::Problem { problem, max_body }
+            })?;
+            let bell = Arc::new(bell);
+            let follower = logs.follow(id, &query, Arc::clone(&bell));
+            follower.map(|follower| {
+                let following = Following {
+                    id,
+                    follower,
+                    bell,
+                    format,
+                    session: call.session.map(|session| (sessions, session)),
+                };
+                following.reply()
+            })
+        } else {
+            logs.last(id, &query).and_then(|last| {
+                let held_bytes = last.held_bytes();
+                reply(last, held_bytes, &id.to_string(), format)
+            })
+        };
         found.map_err(|error| match supervisor.find(&id.to_string()) {
             Some(_) => ApiError::Internal(Cause::Logs(error)),
             // Deleted meanwhile, and its logs with it.
@@ -61,10 +113,6 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
 }
 
 fn parse(query: &Query) -> Result<logs::Query, ApiError> {
-    if query.flag("follow")? == Some(true) {
-        let issue = "Logs cannot be followed yet: that comes with a later version";
-        return Err(ApiError::query("follow", issue));
-    }
     let lines = query.count("lines")?.unwrap_or(DEFAULT_LINES);
     if lines > MAX_LINES {
         let issue = format!("Must be at most {MAX_LINES}");
@@ -84,9 +132,9 @@ fn parse(query: &Query) -> Result<logs::Query, ApiError> {
     Ok(logs::Query { lines, levels })
 }
 
-/// Whether text is preferred to JSON: the highest weight counts, then what comes first; `*/*` is JSON, and so is nothing.
-/// Source: RFC 9110 12.5.1.
-fn wants_text(accept: Option<&str>) -> bool {
+/// Whether text is preferred to `json`, the other format that there is: the highest weight counts, then what comes first;
+/// `*/*` is JSON, and so is nothing. Who asks for JSON gets lines of it, too. Source: RFC 9110 12.5.1.
+fn wants_text(accept: Option<&str>, json: Format) -> bool {
     let mut best = 0.0;
     let mut text = false;
     for range in accept.unwrap_or_default().split(',') {
@@ -95,6 +143,7 @@ fn wants_text(accept: Option<&str>) -> bool {
             kind if kind.eq_ignore_ascii_case("text/plain") => true,
             kind if kind.eq_ignore_ascii_case("text/*") => true,
             kind if kind.eq_ignore_ascii_case("application/json") => false,
+            kind if kind.eq_ignore_ascii_case(json.content_type()) => false,
             "*/*" | "application/*" => false,
             _ => continue,
         };
@@ -111,22 +160,27 @@ fn wants_text(accept: Option<&str>) -> bool {
 }
 
 /// The answer with these entries, which take so many bytes until all are read: in one piece if they are few.
-fn reply<I>(entries: I, held_bytes: usize, format: Format) -> io::Result<Reply>
+fn reply<I>(
+    entries: I,
+    held_bytes: usize,
+    program_id: &str,
+    format: Format,
+) -> io::Result<Reply>
 where
     I: Iterator<Item = io::Result<Entry>> + Send + 'static,
 {
-    let content_type = match format {
-        Format::Json { .. } => "application/json",
-        Format::Text => "text/plain; charset=utf-8",
-    };
     let mut rest = Pieces {
         first: Vec::new(),
         entries,
         held_bytes,
         format,
-        count: 0,
+        is_begun: false,
     };
     let mut first = Vec::new();
+    if format == Format::Json {
+        // An id needs no escapes.
+        first.extend_from_slice(format!(r#"{{"program_id":"{program_id}","logs":["#).as_bytes());
+    }
     let body = if http::Source::fill(&mut rest, &mut first)? {
         rest.first = first;
         Body::Source(Box::new(rest))
@@ -135,7 +189,7 @@ where
     };
     Ok(Reply {
         status: 200,
-        headers: vec![("Content-Type", content_type.to_owned())],
+        headers: vec![("Content-Type", format.content_type().to_owned())],
         body,
     })
 }
@@ -148,8 +202,8 @@ struct Pieces<I> {
     /// Bytes that `entries` take.
     held_bytes: usize,
     format: Format,
-    /// Entries written so far.
-    count: usize,
+    /// An entry was written.
+    is_begun: bool,
 }
 
 impl<I> http::Source for Pieces<I>
@@ -164,10 +218,16 @@ where
         let begin = out.len();
         while out.len() - begin < PIECE_BYTES {
             let Some(entry) = self.entries.next() else {
-                self.finish(out);
+                if self.format == Format::Json {
+                    out.extend_from_slice(b"]}");
+                }
                 return Ok(false);
             };
-            self.push(out, &entry?)?;
+            if self.format == Format::Json && self.is_begun {
+                out.push(b',');
+            }
+            self.format.push(out, &entry?)?;
+            self.is_begun = true;
         }
         Ok(true)
     }
@@ -175,50 +235,6 @@ where
     fn held_bytes(&self) -> usize {
         self.held_bytes
     }
-}
-
-impl<I> Pieces<I> {
-    fn push(&mut self, out: &mut Vec<u8>, entry: &Entry) -> io::Result<()> {
-        let timestamp = entry.timestamp.to_string();
-        let level = entry.level.as_str();
-        match &self.format {
-            Format::Text => {
-                for part in [&timestamp, " ", level, " ", &entry.message, "\n"] {
-                    out.extend_from_slice(part.as_bytes());
-                }
-            }
-            Format::Json { program_id } => {
-                if self.count == 0 {
-                    begin_json(out, program_id);
-                } else {
-                    out.push(b',');
-                }
-                let shape = EntryShape {
-                    timestamp,
-                    level,
-                    message: &entry.message,
-                    stream: entry.stream.as_str(),
-                };
-                serde_json::to_writer(&mut *out, &shape)?;
-            }
-        }
-        self.count += 1;
-        Ok(())
-    }
-
-    fn finish(&self, out: &mut Vec<u8>) {
-        if let Format::Json { program_id } = &self.format {
-            if self.count == 0 {
-                begin_json(out, program_id);
-            }
-            out.extend_from_slice(b"]}");
-        }
-    }
-}
-
-fn begin_json(out: &mut Vec<u8>, program_id: &str) {
-    // An id needs no escapes.
-    out.extend_from_slice(format!(r#"{{"program_id":"{program_id}","logs":["#).as_bytes());
 }
 
 #[cfg(test)]
@@ -237,20 +253,15 @@ mod tests {
         }
     }
 
-    fn json() -> Format {
-        let program_id = "program-1".to_owned();
-        Format::Json { program_id }
-    }
-
     fn answer(messages: &[&str], format: Format) -> Reply {
         let entries: Vec<_> = messages.iter().map(|text| Ok(entry(text))).collect();
-        reply(entries.into_iter(), 0, format).unwrap()
+        reply(entries.into_iter(), 0, "program-1", format).unwrap()
     }
 
     #[test]
     fn few_entries_come_in_one_piece() {
         assert_eq!(
-            body_text(&answer(&["a \"b\"", "c"], json())),
+            body_text(&answer(&["a \"b\"", "c"], Format::Json)),
             concat!(
                 r#"{"program_id":"program-1","logs":["#,
                 r#"{"timestamp":"2025-01-01T00:00:00.000Z","level":"info","message":"a \"b\"","stream":"stdout"},"#,
@@ -258,7 +269,7 @@ mod tests {
             )
         );
         assert_eq!(
-            body_text(&answer(&[], json())),
+            body_text(&answer(&[], Format::Json)),
             r#"{"program_id":"program-1","logs":[]}"#
         );
         let text = answer(&["a", "b"], Format::Text);
@@ -276,7 +287,8 @@ mod tests {
             let line = line.clone();
             move |_| Ok(entry(&line))
         });
-        let Body::Source(mut source) = reply(entries, 0, json()).unwrap().body else {
+        let Body::Source(mut source) = reply(entries, 0, "program-1", Format::Json).unwrap().body
+        else {
             panic!("a megabyte should not come in one piece");
         };
         let mut whole = Vec::new();
@@ -296,9 +308,22 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_json_is_the_same_object() {
+        let mut out = Vec::new();
+        Format::Lines.push(&mut out, &entry("a\u{1}\"b")).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            concat!(
+                r#"{"timestamp":"2025-01-01T00:00:00.000Z","level":"info","message":"a\u0001\"b","stream":"stdout"}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
     fn an_error_before_the_first_piece_is_no_half_answer() {
         let entries = [Ok(entry("a")), Err(io::Error::other("bad disk"))];
-        assert!(reply(entries.into_iter(), 0, json()).is_err());
+        assert!(reply(entries.into_iter(), 0, "program-1", Format::Json).is_err());
     }
 
     fn parsed(query: &str) -> Result<logs::Query, ApiError> {
@@ -330,8 +355,6 @@ mod tests {
             ("level=INFO", "level"),
             ("level=warn,", "level"),
             ("level=fatal", "level"),
-            ("follow=true", "follow"),
-            ("follow=1", "follow"),
         ] {
             match parsed(text) {
                 Err(ApiError::Query(at)) => assert_eq!(at.field, field, "{text}"),
@@ -349,7 +372,8 @@ mod tests {
             "application/json;q=0.5, text/plain",
             "text/*",
         ] {
-            assert!(wants_text(Some(accept)), "{accept}");
+            assert!(wants_text(Some(accept), Format::Json), "{accept}");
+            assert!(wants_text(Some(accept), Format::Lines), "{accept}");
         }
         for accept in [
             "*/*",
@@ -361,8 +385,12 @@ mod tests {
             "text/plain;q=0.1, application/json",
             "",
         ] {
-            assert!(!wants_text(Some(accept)), "{accept}");
+            assert!(!wants_text(Some(accept), Format::Json), "{accept}");
+            assert!(!wants_text(Some(accept), Format::Lines), "{accept}");
         }
-        assert!(!wants_text(None));
+        assert!(!wants_text(None, Format::Json));
+        let lines_first = Some("application/x-ndjson, text/plain");
+        assert!(!wants_text(lines_first, Format::Lines));
+        assert!(wants_text(lines_first, Format::Json), "that is not offered");
     }
 }

@@ -10,6 +10,7 @@ mod control;
 mod cors;
 mod definition;
 mod error;
+mod follow;
 mod gates;
 mod host;
 mod lane;

@@ -52,10 +52,6 @@ impl Watch {
     pub fn end(&self) -> BootTime {
         self.claims.end(&present())
     }
-
-    pub fn claims(&self) -> &Claims {
-        &self.claims
-    }
 }
 
 impl Drop for Watch {

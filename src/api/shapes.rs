@@ -1,10 +1,11 @@
-//! A program as answers show it: all fields of the reference, in its order, and ours among them.
+//! Programs and log entries as answers show them: all fields of the reference, in its order, and ours among them.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::clock;
+use crate::logs::Entry;
 use crate::supervise::Snapshot;
 
 /// The one shape of a program: in lists, alone, created, and changed.
@@ -73,6 +74,26 @@ impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
             start_time: start_time(snapshot),
             created_at: program.created_at.to_seconds_string(),
             updated_at: program.updated_at.to_seconds_string(),
+        }
+    }
+}
+
+/// The one shape of a log entry: in lists, followed, and as an event.
+#[derive(Serialize)]
+pub struct EntryShape<'a> {
+    timestamp: String,
+    level: &'static str,
+    message: &'a str,
+    stream: &'static str,
+}
+
+impl<'a> From<&'a Entry> for EntryShape<'a> {
+    fn from(entry: &'a Entry) -> EntryShape<'a> {
+        EntryShape {
+            timestamp: entry.timestamp.to_string(),
+            level: entry.level.as_str(),
+            message: &entry.message,
+            stream: entry.stream.as_str(),
         }
     }
 }

@@ -8,6 +8,8 @@ mod config;
 mod cors;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
+/// Logs as they are written.
+mod follow;
 /// Under which names the daemon answers.
 mod hosts;
 /// The wire: paths, methods, lengths, connections, versions.
@@ -30,6 +32,8 @@ mod restarts;
 mod safety;
 /// What a service manager is told.
 mod service_manager;
+/// Streams whose clients do not read.
+mod slow_clients;
 /// Autostart, many programs, the end of the daemon.
 mod start_and_end;
 /// What outlives a restart of the daemon.

@@ -116,6 +116,16 @@ impl Connection {
         }
     }
 
+    /// The next chunk of an answer that goes on; `None` after the last, or where the answer was cut off.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = self.line().ok()?;
+        let size = usize::from_str_radix(&size, 16).expect("a chunk has its size");
+        let mut chunk = vec![0; size];
+        self.stream.read_exact(&mut chunk).ok()?;
+        self.line().ok()?;
+        (size > 0).then_some(chunk)
+    }
+
     fn try_reply(&mut self, has_body: bool) -> io::Result<Reply> {
         let status_line = self.line()?;
         let status = status_line

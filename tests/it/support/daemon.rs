@@ -1,5 +1,6 @@
 //! The real `hxe daemon`, in a directory of its own, ended with the test.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -9,7 +10,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::running::Running;
-use super::{Connection, Definition, PATIENCE, Program, Reply, Setup, kill, processes_using};
+use super::{
+    Connection, Definition, PATIENCE, Program, Reply, Setup, kill, processes_using, status_field,
+    until,
+};
 
 /// A running daemon.
 pub struct Daemon {
@@ -157,6 +161,33 @@ impl Daemon {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         self.running.signal(signal);
+    }
+
+    /// Has it read this configuration in place of its own.
+    #[track_caller]
+    pub fn reload(&mut self, setup: Setup) {
+        let said = "the configuration has been read again";
+        let before = self.output().matches(said).count();
+        setup.write();
+        self.signal(Signal::HUP);
+        until(|| self.output().matches(said).count() > before);
+        self.setup = setup;
+    }
+
+    /// How many of its threads have names that begin so.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        tasks
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .filter(|comm| comm.starts_with(name))
+            .count()
+    }
+
+    /// Memory that it has in RAM.
+    pub fn resident_kib(&self) -> u64 {
+        let value = status_field(self.pid(), "VmRSS").expect("it runs");
+        let number = value.strip_suffix(" kB").expect("in kB");
+        number.parse().expect("a number")
     }
 
     /// Waits for its end: its exit code.

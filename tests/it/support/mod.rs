@@ -2,6 +2,7 @@
 
 mod client;
 mod daemon;
+mod follower;
 mod process;
 mod program;
 mod running;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
+pub use follower::Follower;
 pub use process::{children, is_alive, is_root, kill, processes_using, status_field};
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};
@@ -49,6 +51,13 @@ fn became(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(5));
     }
     true
+}
+
+/// The same in one order: what two streams bring within a few milliseconds is merged in any.
+pub fn sorted<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    let mut items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.sort();
+    items
 }
 
 /// Says why a test is not run here. Returns whether it can be.

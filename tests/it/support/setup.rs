@@ -143,8 +143,8 @@ impl Setup {
         }
     }
 
-    /// `hxe daemon --config FILE ARGS`, the file written.
-    fn command(&self, args: &[&str]) -> Command {
+    /// Writes hxe.toml, and gives its path.
+    pub fn write(&self) -> PathBuf {
         let mut text = String::new();
         for (section, keys) in &self.keys {
             text += &format!("[{section}]\n");
@@ -155,6 +155,12 @@ impl Setup {
         let file = self.path("hxe.toml");
         fs::write(&file, text).expect("the directory can be written");
         allow(&file, 0o644);
+        file
+    }
+
+    /// `hxe daemon --config FILE ARGS`, the file written.
+    fn command(&self, args: &[&str]) -> Command {
+        let file = self.write();
         let mut command = match self.open_files {
             None => Command::new(self.binary()),
             Some(limit) => {

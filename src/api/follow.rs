@@ -1,0 +1,118 @@
+//! `/api/program/{id}/logs?follow=true`: the last entries, then each new one at once, for as long as the client stays.
+//!
+//! Found on a lane like other logs, then sent by the stream's own thread. Keeps nothing: what the client has not read waits
+//! in the log files. Called by `logs`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::logs::Format;
+use super::sessions::{Session, Sessions, Watch};
+use crate::clock::{BootTime, Timestamp};
+use crate::http::{Body, Ended, Feed, Reply};
+use crate::logs::{Entry, Followed, Follower, Level, Stream};
+use crate::program::ProgramId;
+use crate::report;
+use crate::sys::bell::Bell;
+
+/// Entries that are there at once are sent together, until they have this many bytes.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// An answer that goes on.
+pub struct Following {
+    pub id: ProgramId,
+    pub follower: Follower,
+    /// The follower's.
+    pub bell: Arc<Bell>,
+    pub format: Format,
+    /// Where a token is needed.
+    pub session: Option<(Arc<Sessions>, Session)>,
+}
+
+impl Following {
+    pub fn reply(self) -> Reply {
+        Reply {
+            status: 200,
+            headers: vec![("Content-Type", self.format.content_type().to_owned())],
+            // Whatever ends it, nothing more need be done.
+            body: Body::Feed(Box::new(move |feed| drop(self.run(feed)))),
+        }
+    }
+
+    fn run(mut self, feed: &mut Feed) -> Result<(), Ended> {
+        let watch = match &self.session {
+            None => None,
+            // The token may have ended since it was looked at.
+            Some((sessions, session)) => {
+                Some(sessions.watch(session, feed.control()).ok_or(Ended)?)
+            }
+        };
+        loop {
+            let end = watch.as_ref().map(Watch::end);
+            if let Some(end) = end {
+                feed.end_at(end);
+            }
+            // Asked first: what was written until then is still there to be sent.
+            let is_over = self.follower.is_over();
+            match self.gather() {
+                Ok(piece) if !piece.is_empty() => feed.send(&piece)?,
+                Ok(_) if is_over => return Ok(()),
+                Ok(_) => match feed.wait(&self.bell) {
+                    Err(Ended) if was_put_off(watch.as_ref(), end) => {}
+                    waited => waited?,
+                },
+                Err(error) => return self.give_up(&error, feed),
+            }
+        }
+    }
+
+    /// What is there now, a piece of it.
+    fn gather(&mut self) -> io::Result<Vec<u8>> {
+        let mut piece = Vec::new();
+        while piece.len() < PIECE_BYTES {
+            match self.follower.next()? {
+                None => break,
+                Some(Followed::Entry(entry)) => self.format.push(&mut piece, &entry)?,
+                Some(Followed::Missed { stream, bytes }) => {
+                    self.format.push(&mut piece, &missed(stream, bytes))?;
+                }
+            }
+        }
+        Ok(piece)
+    }
+
+    fn give_up(&self, error: &io::Error, feed: &mut Feed) -> Result<(), Ended> {
+        let id = self.id;
+        report::error(format_args!("the log of {id} cannot be followed: {error}"));
+        let mut piece = Vec::new();
+        let text = "The log cannot be read any more: hxe's own log says why";
+        // A Vec takes every byte.
+        let _ = self.format.push(&mut piece, &own(Level::Error, text));
+        feed.send(&piece)
+    }
+}
+
+/// Whether a time that seems to be over is not: of a token from an earlier boot only the wall clock says when it ends, and
+/// that may have been set back.
+fn was_put_off(watch: Option<&Watch>, end: Option<BootTime>) -> bool {
+    let now = BootTime::now();
+    let was_over = end.is_some_and(|end| end <= now);
+    was_over && watch.is_some_and(|watch| watch.end() > now)
+}
+
+fn missed(stream: Stream, bytes: u64) -> Entry {
+    let stream = stream.as_str();
+    let text = format!(
+        "{bytes} bytes of {stream} are missing here: log rotation removed them before they were read"
+    );
+    own(Level::Warn, &text)
+}
+
+fn own(level: Level, message: &str) -> Entry {
+    Entry {
+        timestamp: Timestamp::now(),
+        level,
+        stream: Stream::Hxe,
+        message: message.to_owned(),
+    }
+}
