@@ -130,7 +130,7 @@ fn admit(access: Access, bearer: Bearer, peer: &Peer) -> Result<Option<Session>,
 }
 
 /// Root and the daemon's own user, as the kernel vouches for them, need no token and are not limited.
-fn is_trusted(peer: &Peer) -> bool {
+pub(super) fn is_trusted(peer: &Peer) -> bool {
     match peer {
         Peer::Tcp(_) => false,
         Peer::Unix(peer) => peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw(),

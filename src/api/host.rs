@@ -1,4 +1,5 @@
 //! The Host gate, against DNS rebinding: a web page whose name was pointed at this machine must not reach the API.
+//! `origin` asks it, too, which names are ours.
 
 use std::net::IpAddr;
 
@@ -15,10 +16,23 @@ pub fn check(head: &Head, hosts: &[String]) -> Result<(), String> {
     let Some(host) = head.header("host") else {
         return Ok(());
     };
-    if matches!(head.peer, Peer::Unix(_)) || is_ours(host, hosts, machine_name) {
+    if matches!(head.peer, Peer::Unix(_)) || names_us(host, hosts) {
         Ok(())
     } else {
         Err(host.to_owned())
+    }
+}
+
+/// Whether `host`, as a Host header has it, names this machine.
+pub fn names_us(host: &str, hosts: &[String]) -> bool {
+    is_ours(host, hosts, machine_name)
+}
+
+/// The port that a Host header names: 80 where it names none. `None`: that is no port.
+pub fn port(host: &str) -> Option<u16> {
+    match host[without_port(host).len()..].strip_prefix(':') {
+        None | Some("") => Some(80),
+        Some(digits) => digits.parse().ok(),
     }
 }
 
@@ -153,6 +167,21 @@ mod tests {
     fn a_machine_without_a_name_admits_no_empty_one() {
         for host in ["", ".local", "."] {
             assert!(!is_ours(host, &[], String::new), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_80_where_none_is_named() {
+        for (host, expected) in [
+            ("localhost", Some(80)),
+            ("localhost:", Some(80)),
+            ("localhost:8080", Some(8080)),
+            ("[::1]", Some(80)),
+            ("[::1]:8080", Some(8080)),
+            ("::1", Some(80)),
+            ("localhost:99999", None),
+        ] {
+            assert_eq!(port(host), expected, "{host}");
         }
     }
 

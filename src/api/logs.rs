@@ -160,12 +160,7 @@ fn wants_text(accept: Option<&str>, json: Format) -> bool {
 }
 
 /// The answer with these entries, which take so many bytes until all are read: in one piece if they are few.
-fn reply<I>(
-    entries: I,
-    held_bytes: usize,
-    program_id: &str,
-    format: Format,
-) -> io::Result<Reply>
+fn reply<I>(entries: I, held_bytes: usize, program_id: &str, format: Format) -> io::Result<Reply>
 where
     I: Iterator<Item = io::Result<Entry>> + Send + 'static,
 {

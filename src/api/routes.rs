@@ -1,6 +1,6 @@
 //! The one table of routes. 404, 405, `Allow`, HEAD and OPTIONS all follow from it.
 
-use super::{Handler, auth, control, logs, metrics, programs};
+use super::{Handler, auth, control, live, logs, metrics, programs};
 use crate::http::Method;
 
 /// A method on a path.
@@ -36,7 +36,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 16] = [
+pub static ROUTES: [Route; 17] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -53,6 +53,8 @@ pub static ROUTES: [Route; 16] = [
     route(Get,    "/program/{id}/logs",    Known, logs::get),
     route(Get,    "/program/{id}/metrics", Known, metrics::program),
     route(Get,    "/metrics",              Known, metrics::system),
+    // Who it is for is said in its first message: a browser can send no header with it.
+    route(Get,    "/ws",                   Open,  live::open),
 ];
 
 /// A path that there is, for a method that it has.
@@ -165,13 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_login_is_open() {
+    fn only_the_login_and_what_logs_in_by_itself_are_open() {
         let open: Vec<_> = ROUTES
             .iter()
             .filter(|route| route.access == Access::Open)
             .map(|route| route.pattern)
             .collect();
-        assert_eq!(open, ["/auth/login"]);
+        assert_eq!(open, ["/auth/login", "/ws"]);
     }
 
     #[test]
@@ -203,7 +205,7 @@ mod tests {
             "/api/x/../program",
             "/api/pr%6fgram",
             "api/program",
-            "/api/ws",
+            "/api/ws/",
         ] {
             assert_eq!(miss(Method::Get, path), Miss::NotFound, "{path}");
         }

@@ -52,6 +52,10 @@ impl Watch {
     pub fn end(&self) -> BootTime {
         self.claims.end(&present())
     }
+
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
 }
 
 impl Drop for Watch {

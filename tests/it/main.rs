@@ -32,7 +32,7 @@ mod restarts;
 mod safety;
 /// What a service manager is told.
 mod service_manager;
-/// Streams whose clients do not read.
+/// Followers and WebSockets that do not read.
 mod slow_clients;
 /// Autostart, many programs, the end of the daemon.
 mod start_and_end;
@@ -44,3 +44,7 @@ mod stopping;
 mod support;
 /// What is refused in a body or a query.
 mod validation;
+/// Opening a WebSocket, logging in there, and how it ends.
+mod websocket;
+/// What is told over a WebSocket, and in which order.
+mod websocket_events;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{ApiError, sentence};
 use crate::api::reply;
 use crate::clock::BootTime;
-use crate::http::{Problem, Reply};
+use crate::http::{NotWebSocket, Problem, Reply};
 use crate::report;
 
 /// How long a client should wait that met a bound, in seconds.
@@ -42,6 +42,13 @@ impl ApiError {
                 headers.push(("WWW-Authenticate", challenge.to_owned()));
             }
             ApiError::MethodNotAllowed { allow } => headers.push(("Allow", allow.clone())),
+            ApiError::NotWebSocket(NotWebSocket::NotAsked) => {
+                headers.push(("Upgrade", "websocket".to_owned()))
+            }
+            ApiError::NotWebSocket(NotWebSocket::Version) => {
+                headers.push(("Upgrade", "websocket".to_owned()));
+                headers.push(("Sec-WebSocket-Version", "13".to_owned()));
+            }
             ApiError::NotFound { resource, id } => {
                 shape.resource = Some(resource);
                 shape.id = Some(id);
@@ -95,7 +102,9 @@ impl ApiError {
                 "authentication_error",
                 "Authentication required".into(),
             ),
-            ApiError::Forbidden(_) => (403, "forbidden", "Permission denied".into()),
+            ApiError::Forbidden(_) | ApiError::ForeignOrigin { .. } => {
+                (403, "forbidden", "Permission denied".into())
+            }
             ApiError::NotFound { resource, .. } => {
                 let message = format!("{} not found", sentence(resource));
                 (404, "not_found", message.into())
@@ -114,6 +123,20 @@ impl ApiError {
                 );
                 (421, "misdirected_request", message.into())
             }
+            ApiError::NotWebSocket(NotWebSocket::Malformed(reason)) => {
+                let message = format!("No WebSocket can be opened: {reason}");
+                (400, "bad_request", message.into())
+            }
+            ApiError::NotWebSocket(NotWebSocket::NotAsked) => (
+                426,
+                "upgrade_required",
+                "This path is for WebSockets: ask with GET, Connection: Upgrade and Upgrade: websocket".into(),
+            ),
+            ApiError::NotWebSocket(NotWebSocket::Version) => (
+                426,
+                "upgrade_required",
+                "Only version 13 of WebSocket is spoken here: send Sec-WebSocket-Version: 13".into(),
+            ),
             ApiError::RateLimited { .. } => {
                 (429, "rate_limit_exceeded", "Rate limit exceeded".into())
             }
@@ -134,6 +157,12 @@ impl ApiError {
                 (at.field.as_ref(), at.issue.as_str().into())
             }
             ApiError::Forbidden(invalid) => (invalid.field, invalid.issue.as_str().into()),
+            ApiError::ForeignOrigin { origin } => {
+                let issue = format!(
+                    "{origin:?} is neither an address of this daemon nor listed in [api] cors_origins"
+                );
+                ("Origin", issue.into())
+            }
             ApiError::Conflict { name } => {
                 let issue =
                     format!("{name:?} is the name of another program: choose a different one");
@@ -384,6 +413,30 @@ mod tests {
         assert_eq!(header(&method, "Allow").unwrap(), "GET, HEAD, OPTIONS");
         let login = ApiError::Unauthenticated.reply();
         assert_eq!(header(&login, "WWW-Authenticate").unwrap(), "Bearer");
+    }
+
+    #[test]
+    fn what_does_not_become_a_websocket_is_told_why() {
+        let refused = |why| ApiError::NotWebSocket(why).reply();
+        let plain = refused(NotWebSocket::NotAsked);
+        assert_eq!(plain.status, 426);
+        assert_eq!(header(&plain, "Upgrade").unwrap(), "websocket");
+        let old = refused(NotWebSocket::Version);
+        assert_eq!(old.status, 426);
+        assert_eq!(header(&old, "Upgrade").unwrap(), "websocket");
+        assert_eq!(header(&old, "Sec-WebSocket-Version").unwrap(), "13");
+        check(
+            ApiError::NotWebSocket(NotWebSocket::Malformed("Connection does not list Upgrade")),
+            400,
+            r#"{"error":"bad_request","message":"No WebSocket can be opened: Connection does not list Upgrade"}"#,
+        );
+        check(
+            ApiError::ForeignOrigin {
+                origin: "null".into(),
+            },
+            403,
+            r#"{"error":"forbidden","message":"Permission denied","details":{"field":"Origin","issue":"\"null\" is neither an address of this daemon nor listed in [api] cors_origins"}}"#,
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod answer;
 use std::borrow::Cow;
 use std::io;
 
-use crate::http::Problem;
+use crate::http::{NotWebSocket, Problem};
 use crate::program::Invalid;
 use crate::store;
 use crate::supervise::Refusal;
@@ -25,6 +25,10 @@ pub enum ApiError {
     Disk(io::Error),
     /// 403: may not run as that user or group.
     Forbidden(Invalid),
+    /// 403: a page from there may not open a WebSocket.
+    ForeignOrigin {
+        origin: String,
+    },
     Internal(Cause),
     /// 401: user name or password is wrong.
     InvalidCredentials,
@@ -44,6 +48,8 @@ pub enum ApiError {
         resource: &'static str,
         id: String,
     },
+    /// 426 or 400: no WebSocket was asked for, or not as it should be.
+    NotWebSocket(NotWebSocket),
     /// The request could not be read; `max_body` is the limit that a 413 names.
     Problem {
         problem: Problem,

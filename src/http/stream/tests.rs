@@ -49,6 +49,10 @@ impl Service for Told {
         responder.respond((self.0)(request));
     }
 
+    fn headers(&self, _head: &Head) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     fn problem(&self, problem: Problem, _peer: &Peer) -> Reply {
         text(503, &format!("{problem:?}"))
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -90,6 +91,12 @@ impl Connection {
         }
     }
 
+    /// Waits for so long for what is read from now on.
+    pub fn patience(&mut self, patience: Duration) {
+        let set = self.stream.get_ref().set_read_timeout(Some(patience));
+        set.expect("the timeout is not zero");
+    }
+
     /// Sends bytes as they are. A daemon that has closed is no error here: what it said is still to be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Connection {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());
@@ -124,6 +131,11 @@ impl Connection {
         self.stream.read_exact(&mut chunk).ok()?;
         self.line().ok()?;
         (size > 0).then_some(chunk)
+    }
+
+    /// Reads so many bytes, if they come.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<()> {
+        self.stream.read_exact(into)
     }
 
     fn try_reply(&mut self, has_body: bool) -> io::Result<Reply> {

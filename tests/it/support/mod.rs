@@ -7,6 +7,7 @@ mod process;
 mod program;
 mod running;
 mod setup;
+mod websocket;
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub use process::{children, is_alive, is_root, kill, processes_using, status_fie
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};
 pub use setup::Setup;
+pub use websocket::{Got, WebSocket, kinds};
 
 /// Longest wait for anything that should happen.
 pub const PATIENCE: Duration = Duration::from_secs(10);
