@@ -77,9 +77,9 @@ impl Files {
         Ok(notes)
     }
 
-    /// Whether there is a file that lines are added to.
+    /// Whether there is a file. While they are rotated, it is the older one alone that has the lines.
     pub fn is_there(&self) -> bool {
-        self.current.is_some()
+        self.current.is_some() || self.older.is_some()
     }
 }
 
@@ -351,6 +351,18 @@ mod tests {
             })
             .sum();
         assert!(size <= 2 * FILE);
+    }
+
+    #[test]
+    fn the_files_are_there_while_they_are_rotated() {
+        let (temp, notes) = notes();
+        assert!(!notes.open(ID).unwrap().is_there());
+        notes.note(ID, Level::Info, "a line", None);
+        let path = |name| temp.path().join("program-1").join(name);
+        std::fs::rename(path(CURRENT), path(OLDER)).unwrap();
+        let files = notes.open(ID).unwrap();
+        assert!(files.is_there());
+        assert_eq!(files.read().unwrap()[0].message, "a line");
     }
 
     #[test]
