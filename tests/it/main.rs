@@ -10,6 +10,8 @@ mod cors;
 mod environment;
 /// Logs as they are written.
 mod follow;
+/// Attacks, and what good clients notice of them.
+mod hostile;
 /// Under which names the daemon answers.
 mod hosts;
 /// The wire: paths, methods, lengths, connections, versions.

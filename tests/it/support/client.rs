@@ -1,7 +1,7 @@
 //! A raw HTTP/1.1 client: sends whatever bytes it is told, and reads answers strictly.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -113,6 +113,23 @@ impl Connection {
     #[track_caller]
     pub fn head_reply(&mut self) -> Reply {
         self.try_reply(false).expect("the daemon answers")
+    }
+
+    /// Reads an answer; `None` if the connection ends without one.
+    pub fn reply_or_end(&mut self) -> Option<Reply> {
+        self.try_reply(true).ok()
+    }
+
+    /// Sends nothing more.
+    pub fn end(&mut self) -> &mut Connection {
+        // Where the daemon has closed already, there is nothing to be ended.
+        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
+        self
+    }
+
+    /// The socket, without what was read ahead.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
     }
 
     /// Whether the daemon has closed the connection and said nothing more.
