@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::http::Method;
     use crate::sys::socket::Credentials;
+    use proptest::prelude::*;
 
     fn ours(host: &str) -> bool {
         let hosts = ["hxe.example".to_owned(), "Box.Example.".to_owned()];
@@ -213,5 +214,18 @@ mod tests {
             pid: 7,
         });
         assert_eq!(checked("hxe", peer), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_host_panics_and_none_is_ours_by_its_end_or_begin(
+            text in "[a-z0-9.:\\[\\]@ %-]{0,30}",
+        ) {
+            let _ = ours(&text);
+            let other = format!("localhost.{text}evil");
+            prop_assert!(!ours(&other));
+            let other = format!("evil{text}localhost");
+            prop_assert!(!ours(&other));
+        }
     }
 }

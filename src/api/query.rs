@@ -187,6 +187,41 @@ mod tests {
         }
 
         #[test]
+        fn what_a_form_encodes_is_read_back(
+            values in prop::collection::vec(any::<String>(), 3),
+            plain in prop::collection::vec(any::<bool>(), 50),
+        ) {
+            let mut plain = plain.into_iter().cycle();
+            let mut encode = |byte: u8| match byte {
+                b' ' if plain.next() == Some(true) => "+".to_owned(),
+                b'a'..=b'z' if plain.next() == Some(true) => char::from(byte).to_string(),
+                _ if plain.next() == Some(true) => format!("%{byte:02x}"),
+                _ => format!("%{byte:02X}"),
+            };
+            let pairs: Vec<String> = KNOWN
+                .iter()
+                .zip(&values)
+                .map(|(key, value)| {
+                    let value: String = value.bytes().map(&mut encode).collect();
+                    let key: String = key.bytes().map(&mut encode).collect();
+                    format!("{key}={value}")
+                })
+                .collect();
+            let query = parse(&pairs.join("&")).unwrap();
+            for (key, value) in KNOWN.iter().zip(&values) {
+                prop_assert_eq!(query.get(key), Some(value.as_str()));
+            }
+        }
+
+        #[test]
+        fn what_is_decoded_is_no_longer_than_what_was_sent(text in "[%0-9a-fA-FzZ+é]{0,40}") {
+            if let Some(decoded) = decode(&text) {
+                prop_assert!(decoded.len() <= text.len());
+                prop_assert_eq!(decoded == text, !text.contains('%'));
+            }
+        }
+
+        #[test]
         fn no_query_panics(text in any::<String>()) {
             let _ = parse(&text);
         }

@@ -139,6 +139,7 @@ fn captured<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn found(method: Method, path: &str) -> Option<(&'static str, String)> {
         let found = find(&method, path).ok()?;
@@ -254,5 +255,16 @@ mod tests {
             Miss::Options("POST, OPTIONS".to_owned())
         );
         assert_eq!(miss(Method::Options, "/api/nothing"), Miss::NotFound);
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(text in "(/api|/v1|/program|/[a-z0-9%./-]{0,9}){0,6}") {
+            for method in [Method::Get, Method::Options] {
+                if let Ok(found) = find(&method, &text) {
+                    prop_assert!(!found.id.contains('/'));
+                }
+            }
+        }
     }
 }

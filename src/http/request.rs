@@ -361,6 +361,7 @@ mod tests {
     }
 
     /// Everything that comes out of `bytes` when they arrive in these pieces: one line an arrival, the problem at the end.
+    /// What is kept while more is awaited is bounded.
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut reader = Reader::default();
         let mut due: Option<Arrival> = None;
@@ -372,6 +373,8 @@ mod tests {
                     match reader.body(arrival.body_bytes) {
                         Some(body) => out.push(format!("{arrival:?} {body:?}")),
                         None => {
+                            assert!(reader.bytes.len() < arrival.body_bytes);
+                            assert!(arrival.body_bytes <= MAX_BODY);
                             due = Some(arrival);
                             break;
                         }
@@ -379,7 +382,10 @@ mod tests {
                 }
                 match reader.head(&peer(), MAX_BODY) {
                     Ok(Some(arrival)) => due = Some(arrival),
-                    Ok(None) => break,
+                    Ok(None) => {
+                        assert!(reader.bytes.len() < MAX_HEAD_BYTES);
+                        break;
+                    }
                     Err(unreadable) => {
                         out.push(format!("{unreadable:?}"));
                         return out;
@@ -707,17 +713,143 @@ mod tests {
         prop::collection::vec(one, 1..8).prop_map(|parts| parts.concat())
     }
 
+    /// A good request: its bytes, its path and its body.
+    fn good_request() -> impl Strategy<Value = (Vec<u8>, String, Vec<u8>)> {
+        let name = "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,12}";
+        // No header of ours by chance.
+        let header =
+            (name, "[ -~\t]{0,20}").prop_map(|(name, value)| format!("X{name}: {value}\r\n"));
+        let headers = prop::collection::vec(header, 0..8).prop_map(|lines| lines.concat());
+        let body = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            // What might be taken for a request of its own.
+            Just(b"GET /evil HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ];
+        ("/[a-z0-9/%.-]{0,20}", headers, body).prop_map(|(path, headers, body)| {
+            let length = body.len();
+            let head = format!(
+                "PUT {path} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {length}\r\n\r\n"
+            );
+            ([head.into_bytes(), body.clone()].concat(), path, body)
+        })
+    }
+
+    /// What is done to the bytes of good requests.
+    #[derive(Clone, Debug)]
+    enum Mutation {
+        Set(prop::sample::Index, u8),
+        Insert(prop::sample::Index, Vec<u8>),
+        Remove(prop::sample::Index, usize),
+        Repeat(prop::sample::Index, usize),
+    }
+
+    fn mutation() -> impl Strategy<Value = Mutation> {
+        let at = any::<prop::sample::Index>;
+        let syntax = prop::sample::select(vec![
+            "\r\n",
+            "\n",
+            "\r",
+            "\0",
+            " ",
+            ":",
+            "\r\n ",
+            "\r\n\r\n",
+            "Content-Length: 3\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Host: b\r\n",
+        ]);
+        prop_oneof![
+            (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+            (at(), syntax).prop_map(|(at, text)| Mutation::Insert(at, text.into())),
+            (at(), 1..20_usize).prop_map(|(at, count)| Mutation::Remove(at, count)),
+            (at(), 1..60_usize).prop_map(|(at, count)| Mutation::Repeat(at, count)),
+        ]
+    }
+
+    fn mutate(bytes: &mut Vec<u8>, mutation: Mutation) {
+        let index = |at: prop::sample::Index| at.index(bytes.len() + 1);
+        match mutation {
+            Mutation::Set(at, byte) => {
+                let at = index(at);
+                bytes.splice(at..bytes.len().min(at + 1), [byte]);
+            }
+            Mutation::Insert(at, more) => {
+                let at = index(at);
+                bytes.splice(at..at, more);
+            }
+            Mutation::Remove(at, count) => {
+                let at = index(at);
+                bytes.drain(at..bytes.len().min(at + count));
+            }
+            Mutation::Repeat(at, count) => {
+                let at = index(at);
+                let again = bytes[at..bytes.len().min(at + count)].to_vec();
+                bytes.splice(at..at, again);
+            }
+        }
+    }
+
+    /// Good requests one behind the other, with some mistakes made in them.
+    fn mutated() -> impl Strategy<Value = Vec<u8>> {
+        let requests = prop::collection::vec(good_request(), 1..4);
+        let mutations = prop::collection::vec(mutation(), 0..4);
+        (requests, mutations).prop_map(|(requests, mutations)| {
+            let mut bytes: Vec<u8> = requests
+                .into_iter()
+                .flat_map(|(bytes, _, _)| bytes)
+                .collect();
+            for mutation in mutations {
+                mutate(&mut bytes, mutation);
+            }
+            bytes
+        })
+    }
+
+    fn cut<'a>(bytes: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        cuts.windows(2)
+            .map(|ends| &bytes[ends[0]..ends[1]])
+            .collect()
+    }
+
+    fn cuts() -> impl Strategy<Value = Vec<prop::sample::Index>> {
+        prop::collection::vec(any::<prop::sample::Index>(), 0..12)
+    }
+
     proptest! {
         #[test]
-        fn the_split_makes_no_difference(
-            bytes in fragments(),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        fn the_split_makes_no_difference(bytes in fragments(), cuts in cuts()) {
+            prop_assert_eq!(read(cut(&bytes, &cuts)), read([&bytes[..]]));
+        }
+
+        #[test]
+        fn the_split_of_mutated_requests_makes_no_difference(bytes in mutated(), cuts in cuts()) {
+            prop_assert_eq!(read(cut(&bytes, &cuts)), read([&bytes[..]]));
+        }
+
+        #[test]
+        fn requests_come_out_as_they_were_sent_whatever_follows(
+            requests in prop::collection::vec(good_request(), 1..4),
+            rest in prop_oneof![mutated(), fragments()],
+            cuts in cuts(),
         ) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            cuts.extend([0, bytes.len()]);
-            cuts.sort_unstable();
-            let pieces = cuts.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
-            prop_assert_eq!(read(pieces), read([&bytes[..]]));
+            let good: Vec<u8> = requests.iter().flat_map(|(bytes, _, _)| bytes.clone()).collect();
+            let sent = [good, rest].concat();
+            let out = read(cut(&sent, &cuts));
+            prop_assert!(out.len() >= requests.len());
+            for (line, (_, path, body)) in out.iter().zip(&requests) {
+                prop_assert!(line.contains(&format!("path: {path:?},")), "{line}");
+                prop_assert!(line.ends_with(&format!("}} {body:?}")), "{line}");
+            }
+        }
+
+        #[test]
+        fn what_was_read_stays_so_whatever_follows(bytes in mutated(), rest in mutated()) {
+            let alone = read([&bytes[..]]);
+            let followed = read([&bytes[..], &rest[..]]);
+            prop_assert_eq!(&followed[..alone.len()], &alone[..]);
         }
 
         #[test]
