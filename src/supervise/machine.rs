@@ -16,7 +16,7 @@
 
 mod words;
 
-pub use words::{Answer, Effect, Event, Goal, Happening, Next, Origin, Policy, State};
+pub use words::{Answer, Effect, Event, Goal, Happening, Next, Origin, Policy, Saved, State};
 
 use std::mem;
 use std::time::Duration;
@@ -72,6 +72,38 @@ impl<R> Default for Machine<R> {
 }
 
 impl<R> Machine<R> {
+    /// Goes on where another machine was saved.
+    pub fn restore(saved: Saved) -> Machine<R> {
+        let Saved {
+            state,
+            goal,
+            failures,
+            waits,
+            restarts,
+            again,
+        } = saved;
+        Machine {
+            state,
+            goal,
+            waiting: Vec::new(),
+            failures,
+            waits,
+            restarts,
+            again,
+        }
+    }
+
+    pub fn save(&self) -> Saved {
+        Saved {
+            state: self.state,
+            goal: self.goal,
+            failures: self.failures,
+            waits: self.waits,
+            restarts: self.restarts,
+            again: self.again,
+        }
+    }
+
     pub fn state(&self) -> State {
         self.state
     }

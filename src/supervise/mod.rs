@@ -7,6 +7,7 @@ mod events;
 mod launch;
 mod leftovers;
 mod machine;
+mod record;
 pub mod signals;
 mod supervisor;
 mod telling;

@@ -81,6 +81,20 @@ pub enum State {
     },
 }
 
+/// All that a machine is but for its callers, who do not outlive the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    pub state: State,
+    pub goal: Goal,
+    /// Failures in a row that led to a restart.
+    pub failures: u32,
+    /// How many of those restarts had to wait.
+    pub waits: u32,
+    pub restarts: u32,
+    /// The present start follows a run that was ended for it.
+    pub again: bool,
+}
+
 /// All that can happen to a program.
 #[derive(Debug)]
 pub enum Event<R> {
