@@ -245,6 +245,7 @@ mod tests {
             cpu_ticks: 0,
             start_ticks: 0,
             rss_pages: 0,
+            exit_code: 0,
         }
     }
 

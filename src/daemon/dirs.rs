@@ -54,6 +54,11 @@ pub(super) struct Directories {
 }
 
 impl Directories {
+    /// A further descriptor of `run_dir`.
+    pub(super) fn run(&self) -> io::Result<OwnedFd> {
+        self.run.try_clone()
+    }
+
     /// Descriptors of `log_dir` and `run_dir` for the log room.
     pub(super) fn for_logs(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         Ok((self.log.try_clone()?, self.run.try_clone()?))

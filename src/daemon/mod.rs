@@ -164,6 +164,9 @@ impl Daemon {
             Arc::clone(&store),
             Arc::clone(&logs),
             children,
+            directories
+                .run()
+                .map_err(system("a directory cannot be opened again"))?,
             open_files,
             supervision(&config),
         )

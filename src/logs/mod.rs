@@ -239,6 +239,23 @@ impl Logs {
         Ok(fifos.map(|fifo| fifo.fd))
     }
 
+    /// Device and inode of the pipes that the program's runs write to.
+    ///
+    /// # Errors
+    /// As for [`Logs::add`].
+    pub fn pipes(&self, id: ProgramId) -> io::Result<Vec<(u64, u64)>> {
+        let stats = self.open_fifos(id)?.map(|fifo| rustix::fs::fstat(&fifo.fd));
+        stats
+            .into_iter()
+            .map(|stat| {
+                let stat = stat?;
+                // Field widths differ between platforms.
+                #[allow(clippy::unnecessary_cast)]
+                Ok((stat.st_dev as u64, stat.st_ino as u64))
+            })
+            .collect()
+    }
+
     /// Moves what the ended run left in its pipes, and marks the end: the last piece counts as a line. Returns once
     /// that is done, or after a second if the log thread cannot (disk full with `block`).
     pub fn end_run(&self, id: ProgramId) {

@@ -32,6 +32,18 @@ pub(super) struct Traces {
     pub pipes: Vec<(u64, u64)>,
     /// Processes that were seen to descend from `main`, by pid and start.
     pub descendants: HashSet<(i32, u64)>,
+    pub origin: Origin,
+}
+
+/// Who started a run, and so what can be known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// We: what it left is our child, or descends from one.
+    Own,
+    /// An earlier daemon: what it left can be anybody's child.
+    Earlier,
+    /// The same, and it was gone when we came: its pid, session and group may be somebody else's by now.
+    EarlierGone,
 }
 
 /// What a sweep came to.
@@ -58,11 +70,14 @@ impl Traces {
     /// Kills all that the ended run left behind, until nothing is left.
     pub(super) fn sweep(&self, children: &Children) -> Sweep {
         let mut sweep = Sweep::default();
-        if matches!(children.reap_strangers(), Ok(false)) {
+        let strangers = children.reap_strangers();
+        if self.origin == Origin::Own && matches!(strangers, Ok(false)) {
             return sweep;
         }
-        // At once for all of the group: no fork escapes this.
-        let _ = process::kill_group(self.main, Signal::KILL.number());
+        if self.origin != Origin::EarlierGone {
+            // At once for all of the group: no fork escapes this.
+            let _ = process::kill_group(self.main, Signal::KILL.number());
+        }
         let mut killed: HashSet<(i32, u64)> = HashSet::new();
         let mut immune: HashSet<(i32, u64)> = HashSet::new();
         let end = Instant::now() + PATIENCE;
@@ -104,7 +119,13 @@ impl Traces {
 
     /// The living processes of the run, but for `main`.
     fn find(&self, all: &[Stat], children: &Children) -> Vec<Stat> {
-        let mut strange = pids(all.iter().filter(|stat| is_stranger(stat, children)));
+        let can_be_left = |stat: &&Stat| match self.origin {
+            Origin::Own => is_stranger(stat, children),
+            Origin::Earlier | Origin::EarlierGone => {
+                stat.pid != Pid::own().number() && !children.contains(stat.pid)
+            }
+        };
+        let mut strange = pids(all.iter().filter(can_be_left));
         close_over(all, &mut strange);
         let mut found = pids(
             all.iter()
@@ -126,11 +147,12 @@ impl Traces {
         let Some(pid) = Pid::new(stat.pid) else {
             return false;
         };
-        stat.session == main
-            || stat.pgrp == main
+        let in_its_groups = stat.session == main || stat.pgrp == main;
+        (in_its_groups && self.origin != Origin::EarlierGone)
             || self.descendants.contains(&key(stat))
             || procfs::has_variable(pid, &self.mark)
-            || (!is_being_started(stat)
+            || (is_orphan(stat)
+                && !is_being_started(stat)
                 && self.pipes.iter().any(|pipe| procfs::holds_file(pid, *pipe)))
     }
 
@@ -163,6 +185,12 @@ fn pids<'a>(stats: impl Iterator<Item = &'a Stat>) -> HashSet<i32> {
 /// Whether it is a child of ours that no watcher knows.
 fn is_stranger(stat: &Stat, children: &Children) -> bool {
     stat.ppid == Pid::own().number() && !children.contains(stat.pid)
+}
+
+/// Whether it may have lost its parent: to us or to init. Others may hold a program's pipe to look what comes.
+fn is_orphan(stat: &Stat) -> bool {
+    const INIT: i32 = 1;
+    stat.ppid == Pid::own().number() || stat.ppid == INIT
 }
 
 /// Adds to `found` all that descends from it.

@@ -3,6 +3,7 @@
 //! What others hold is the [`Supervisor`]: snapshots to read, commands with the right to answer to send. A read never
 //! meets a watcher; a command is answered by the watcher when it is done.
 
+mod adopted;
 mod events;
 mod launch;
 mod leftovers;

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Exit;
-use super::machine::{Goal, Origin, Saved, State};
+use super::machine::{Goal, Machine, Origin, Saved, State};
 use crate::clock::{BootTime, Timestamp, boot_id};
 use crate::program::{ProgramId, Signal};
 use crate::sys::process::Pid;
@@ -128,6 +128,18 @@ fn path(id: ProgramId) -> String {
 struct Damaged;
 
 impl Record {
+    /// Of a program that has not run yet.
+    pub(super) fn never_run() -> Record {
+        Record {
+            machine: Machine::<()>::default().save(),
+            run: None,
+            exit: None,
+            started_at: None,
+            start_time: None,
+            last_restart: None,
+        }
+    }
+
     fn encode(&self, id: ProgramId) -> String {
         let mut text = String::with_capacity(LENGTH);
         // Writing to a String cannot fail.
@@ -375,15 +387,16 @@ mod tests {
     prop_compose! {
         fn records()(pid in pids())(
             state in states(pid),
+            pid in Just(pid),
             goal in prop::sample::select(vec![Goal::Down, Goal::Up]),
-            counts: (u32, u32, u32),
-            again: bool,
-            start_ticks: u64,
+            counts in any::<(u32, u32, u32)>(),
+            again in any::<bool>(),
+            start_ticks in any::<u64>(),
             id in "[0-9a-f]{1,16}-[0-9]{1,10}-[0-9]{1,10}",
-            has_run: bool,
+            has_run in any::<bool>(),
             exit in prop::option::of(exits()),
             started_at in prop::option::of(times()),
-            walls: [Option<i64>; 2],
+            walls in any::<[Option<i64>; 2]>(),
         ) -> Record {
             let needs_run = matches!(state, State::Running { .. } | State::Stopping { .. });
             let [start_time, last_restart] = walls.map(|wall| wall.map(Timestamp::from_micros));

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use rustix::process::Rlimit;
 
+use super::adopted::Adoptions;
 use super::events::{Events, Listener};
 use super::launch::{self, Base};
+use super::record::{Record, Records};
 use super::signals::Children;
 use super::watcher::{MAILBOX, Mail, Published, Watcher};
 use super::{Caller, Command, Done, Refusal, STACK_SIZE, Snapshot};
@@ -26,6 +28,8 @@ use crate::sys::process;
 
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
+/// How long programs that an earlier daemon left may hold up the start, all together.
+const RESUME_PATIENCE: Duration = Duration::from_secs(2);
 /// How long watchers that are busy may hold up the signals of the daemon's end, all together.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for the last programs to be cleared up after, beyond their stop_timeout.
@@ -58,6 +62,8 @@ pub struct Supervisor {
     pub(super) logs: Arc<Logs>,
     pub(super) children: Arc<Children>,
     pub(super) events: Arc<Events>,
+    pub(super) adoptions: Adoptions,
+    pub(super) records: Records,
     pub(super) base: Base,
     settings: RwLock<Arc<Settings>>,
     programs: RwLock<BTreeMap<ProgramId, Handle>>,
@@ -75,6 +81,7 @@ impl Supervisor {
         store: Arc<Store>,
         logs: Arc<Logs>,
         children: Arc<Children>,
+        run_dir: OwnedFd,
         open_files: Rlimit,
         settings: Settings,
     ) -> Result<Arc<Supervisor>, store::Error> {
@@ -85,6 +92,8 @@ impl Supervisor {
             logs,
             children,
             events: Arc::default(),
+            adoptions: Adoptions::default(),
+            records: Records::new(run_dir),
             base: Base {
                 null: OwnedFd::from(null),
                 open_files,
@@ -94,10 +103,25 @@ impl Supervisor {
             changes: Mutex::default(),
             stopping: AtomicBool::new(false),
         });
+        let mut resumed = Vec::new();
         for program in programs {
             let id = program.id;
-            if let Err(refusal) = supervisor.adopt(program) {
+            let record = supervisor.records.read(id).unwrap_or_else(|error| {
+                report::error(format_args!("what {id} was doing is not known: {error}"));
+                None
+            });
+            if record.is_some() {
+                resumed.push(id);
+            }
+            if let Err(refusal) = supervisor.adopt(program, record) {
                 report::error(format_args!("{id} cannot be supervised: {refusal}"));
+            }
+        }
+        // Who asks is to see them as they are.
+        let until = BootTime::now() + RESUME_PATIENCE;
+        for id in resumed {
+            if let Some(mailbox) = supervisor.mailbox(id) {
+                wait_until_reached(&mailbox, until.since(BootTime::now()));
             }
         }
         Ok(supervisor)
@@ -174,7 +198,7 @@ impl Supervisor {
         }
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
-        self.adopt(program).inspect_err(|_| {
+        self.adopt(program, None).inspect_err(|_| {
             // Nothing is kept of what was refused.
             if let Err(error) = self
                 .store
@@ -276,6 +300,15 @@ impl Supervisor {
                 ));
             }
         }
+        // The next daemon starts those that are enabled, as after a boot.
+        for snapshot in self.list().iter().filter(|snapshot| snapshot.pid.is_none()) {
+            let id = snapshot.program.id;
+            if let Err(error) = self.records.remove(id) {
+                report::warn(format_args!(
+                    "the run record of {id} cannot be removed: {error}"
+                ));
+            }
+        }
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -336,16 +369,26 @@ impl Supervisor {
         Ok(snapshot)
     }
 
-    /// Gives a program its logs and its watcher.
-    fn adopt(self: &Arc<Self>, program: Program) -> Result<Arc<Snapshot>, Refusal> {
+    /// Gives a program its logs and its watcher, which goes on where `found` stands.
+    fn adopt(
+        self: &Arc<Self>,
+        program: Program,
+        found: Option<Record>,
+    ) -> Result<Arc<Snapshot>, Refusal> {
         let id = program.id;
         self.logs.add(id).map_err(store::Error::Disk)?;
+        if found.is_none() {
+            // At its full size from the start: no full disk keeps it from being rewritten.
+            self.records
+                .write(id, &Record::never_run())
+                .map_err(store::Error::Disk)?;
+        }
         let effective = launch::effective(&program.definition, &self.settings());
         let snapshot = Snapshot::never_run(program, effective);
         let published = Arc::new(Published::new(snapshot));
         let (mailbox, inbox) = sync_channel(MAILBOX);
         let mail = (mailbox.clone(), inbox);
-        let watcher = Watcher::new(id, Arc::clone(self), Arc::clone(&published), mail);
+        let watcher = Watcher::new(id, Arc::clone(self), Arc::clone(&published), mail, found);
         std::thread::Builder::new()
             .name(format!("hxe-w-{id}"))
             .stack_size(STACK_SIZE)
@@ -380,6 +423,12 @@ impl Supervisor {
             Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
             Some((Mail::Autostart | Mail::Reached(_) | Mail::Wake, _)) | None => {}
         }
+    }
+
+    fn mailbox(&self, id: ProgramId) -> Option<SyncSender<Mail>> {
+        self.programs()
+            .get(&id)
+            .map(|handle| handle.mailbox.clone())
     }
 
     fn published(&self, id: ProgramId) -> Option<Arc<Published>> {

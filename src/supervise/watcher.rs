@@ -10,8 +10,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::leftovers::Traces;
-use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, State};
+use super::adopted::Adopted;
+use super::leftovers::{self, Traces};
+use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, Saved, State};
+use super::record::{self, Record};
 use super::supervisor::Supervisor;
 use super::{
     Caller, Command, Done, Exit, LeftBehind, Phase, RUN_ID, Refusal, Snapshot, Status, events,
@@ -71,11 +73,15 @@ enum Asker {
     Delete(Caller<()>),
 }
 
-/// A process that this watcher started and has not reaped.
+/// A process that this watcher or that of an earlier daemon started, and that is not reaped.
 struct Run {
     pid: Pid,
     since: BootTime,
+    /// What its processes carry as `HXE_RUN_ID`.
+    id: String,
     traces: Traces,
+    /// It is not our child.
+    adopted: Option<Adopted>,
 }
 
 /// What is shown of the present or last run.
@@ -89,6 +95,19 @@ struct Last {
     left_behind: Vec<LeftBehind>,
 }
 
+impl Last {
+    fn record(&self, machine: Saved, run: Option<record::Run>) -> Record {
+        Record {
+            machine,
+            run,
+            exit: self.exit,
+            started_at: self.started_at,
+            start_time: self.start_time,
+            last_restart: self.last_restart,
+        }
+    }
+}
+
 /// One program's watcher.
 pub(super) struct Watcher {
     id: ProgramId,
@@ -99,7 +118,15 @@ pub(super) struct Watcher {
     mailbox: SyncSender<Mail>,
     machine: Machine<Asker>,
     run: Option<Run>,
+    /// A run that has ended and been cleared up after, until its end is on record.
+    dead: Option<Run>,
     last: Last,
+    /// What the run record says.
+    recorded: Option<Record>,
+    /// What an earlier daemon put on record, until it is taken up.
+    found: Option<Record>,
+    /// The program goes on as an earlier daemon of this boot left it: it is started by no start of the daemon.
+    resumed: bool,
     /// The program has been removed.
     gone: bool,
 }
@@ -110,6 +137,7 @@ impl Watcher {
         supervisor: Arc<Supervisor>,
         published: Arc<Published>,
         (mailbox, inbox): (SyncSender<Mail>, Receiver<Mail>),
+        found: Option<Record>,
     ) -> Watcher {
         Watcher {
             id,
@@ -119,13 +147,25 @@ impl Watcher {
             mailbox,
             machine: Machine::default(),
             run: None,
+            dead: None,
             last: Last::default(),
+            recorded: None,
+            resumed: found.is_some(),
+            found,
             gone: false,
         }
     }
 
     /// Watches until the program is removed.
     pub(super) fn watch(mut self) {
+        if let Some(record) = self.found.take()
+            && catch_unwind(AssertUnwindSafe(|| self.resume(record))).is_err()
+        {
+            report::error(format_args!(
+                "{}: a bug: its run record could not be taken up",
+                self.id
+            ));
+        }
         while !self.gone {
             let mail = match self.machine.deadline() {
                 Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
@@ -157,7 +197,7 @@ impl Watcher {
 
     fn handle(&mut self, mail: Option<Mail>) {
         // First of all, so that no signal goes to a process that has ended.
-        if let Some(exit) = self.reap() {
+        if let Some(exit) = self.see_end() {
             self.step(Event::Exited(exit));
         }
         self.step(Event::Tick);
@@ -173,6 +213,7 @@ impl Watcher {
                 });
             }
             Some(Mail::Delete(caller)) => self.delete(caller),
+            Some(Mail::Autostart) if self.resumed => {}
             Some(Mail::Autostart) => self.step(Event::Autostart),
             Some(Mail::Reached(sender)) => drop(sender),
             Some(Mail::Wake) | None => {}
@@ -186,12 +227,13 @@ impl Watcher {
         let mut told = Vec::new();
         while let Some(event) = events.pop_front() {
             let policy = self.policy();
-            for effect in self.machine.step(event, BootTime::now(), &policy) {
+            let effects = self.machine.step(event, BootTime::now(), &policy);
+            // Before anything is done: a daemon that dies in between leaves what was to be done.
+            self.record();
+            self.bury();
+            for effect in effects {
                 match effect {
-                    Effect::Spawn => events.push_back(match self.launch() {
-                        Ok(pid) => Event::Spawned(pid),
-                        Err(reason) => Event::SpawnFailed(reason),
-                    }),
+                    Effect::Spawn => events.push_back(self.spawn()),
                     Effect::Terminate(pid) => self.terminate(pid),
                     Effect::Kill(pid) => self.kill(pid),
                     Effect::Tell(happening) => told.extend(self.tell(&happening)),
@@ -274,6 +316,14 @@ impl Watcher {
         caller(removed);
     }
 
+    /// Starts the process: the result is the machine's next event.
+    fn spawn(&mut self) -> Event<Asker> {
+        match self.launch() {
+            Ok(pid) => Event::Spawned(pid),
+            Err(reason) => Event::SpawnFailed(reason),
+        }
+    }
+
     fn launch(&mut self) -> Result<Pid, String> {
         let supervisor = Arc::clone(&self.supervisor);
         let snapshot = self.published.get();
@@ -288,6 +338,13 @@ impl Watcher {
         let (now, start_time) = (BootTime::now(), Timestamp::now());
         self.supervisor.events.begin(self.id, now);
         let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
+        let last = Last {
+            exit: None,
+            started_at: Some(now),
+            start_time: Some(start_time),
+            last_restart: (self.machine.restarts() > 0).then_some(start_time),
+            left_behind: Vec::new(),
+        };
         let mut traces = None;
         let result = launch::launch(
             &supervisor.base,
@@ -298,30 +355,34 @@ impl Watcher {
             &output,
             |pid| {
                 // Known before it runs, so that the end of even the shortest run finds its watcher.
+                let start_ticks = procfs::stat(pid.number())?.start_ticks;
                 traces = Some(Traces {
                     main: pid,
-                    start_ticks: procfs::stat(pid.number())?.start_ticks,
-                    mark: format!("{RUN_ID}={run_id}").into_bytes(),
+                    start_ticks,
+                    mark: mark(&run_id),
                     pipes: output.iter().filter_map(file_id).collect(),
                     descendants: HashSet::new(),
+                    origin: leftovers::Origin::Own,
                 });
                 supervisor.children.add(pid, self.mailbox.clone());
-                Ok(())
+                let run = record::Run {
+                    pid,
+                    start_ticks,
+                    id: run_id.clone(),
+                };
+                let record = last.record(self.machine.save(), Some(run));
+                supervisor.records.write(self.id, &record)
             },
         );
         match (result, traces) {
             (Ok(pid), Some(traces)) => {
-                self.last = Last {
-                    exit: None,
-                    started_at: Some(now),
-                    start_time: Some(start_time),
-                    last_restart: (self.machine.restarts() > 0).then_some(start_time),
-                    left_behind: Vec::new(),
-                };
+                self.last = last;
                 self.run = Some(Run {
                     pid,
                     since: now,
+                    id: run_id,
                     traces,
+                    adopted: None,
                 });
                 Ok(pid)
             }
@@ -337,18 +398,27 @@ impl Watcher {
         }
     }
 
-    /// Sees whether our process has ended, and if so clears up after it: what is left is killed, its last words are
-    /// kept, and only then is it reaped, so that until the end its pid is nobody else's.
-    fn reap(&mut self) -> Option<Exit> {
-        let pid = self.run.as_ref()?.pid;
-        let exit = match process::peek_exit(pid) {
-            Ok(None) => return None,
-            Ok(Some(ExitStatus::Code(code))) => Exit::Code(code),
-            Ok(Some(ExitStatus::Signal(number))) => Exit::Signal(Signal::from_number(number)),
-            // Somebody else reaped it.
-            Err(_) => Exit::Unknown,
+    /// Sees whether our process has ended, and if so clears up after it: what is left is killed and its last words are
+    /// kept. It is reaped once that is on record, so that until then its pid is nobody else's and its end is not lost.
+    fn see_end(&mut self) -> Option<Exit> {
+        let run = self.run.as_ref()?;
+        let status = match &run.adopted {
+            None => match process::peek_exit(run.pid) {
+                Ok(None) => return None,
+                Ok(status) => status,
+                // Somebody else reaped it.
+                Err(_) => None,
+            },
+            Some(adopted) if adopted.has_ended() => adopted.exit_status(),
+            Some(_) => return None,
         };
         let run = self.run.take()?;
+        let exit = exit(status);
+        self.clear_up_after(run, exit);
+        Some(exit)
+    }
+
+    fn clear_up_after(&mut self, run: Run, exit: Exit) {
         let ran = BootTime::now().since(run.since);
         let sweep = run.traces.sweep(&self.supervisor.children);
         if sweep.killed > 0
@@ -374,10 +444,39 @@ impl Watcher {
         }
         self.last.left_behind = sweep.left_behind;
         self.supervisor.logs.end_run(self.id);
-        let _ = process::reap(pid);
-        self.supervisor.children.remove(pid);
         self.last.exit = Some(exit);
-        Some(exit)
+        self.dead = Some(run);
+    }
+
+    /// Reaps the run whose end is on record. From here on its pid may be somebody else's.
+    fn bury(&mut self) {
+        if let Some(run) = self.dead.take() {
+            if run.adopted.is_none() {
+                let _ = process::reap(run.pid);
+            }
+            self.supervisor.children.remove(run.pid);
+        }
+    }
+
+    /// Puts on record where the program stands, if it stands elsewhere than before.
+    fn record(&mut self) {
+        let run = self.run.as_ref().map(|run| record::Run {
+            pid: run.pid,
+            start_ticks: run.traces.start_ticks,
+            id: run.id.clone(),
+        });
+        let record = self.last.record(self.machine.save(), run);
+        if self.recorded.as_ref() == Some(&record) {
+            return;
+        }
+        if let Err(error) = self.supervisor.records.write(self.id, &record) {
+            let reason = sys::reason(&error);
+            report::warn(format_args!(
+                "the run record of {} cannot be written: {reason}",
+                self.id
+            ));
+        }
+        self.recorded = Some(record);
     }
 
     fn terminate(&mut self, pid: Pid) {
@@ -451,6 +550,20 @@ fn refuse(mail: Mail) {
     }
 }
 
+/// How a run ended, by what the kernel told.
+fn exit(status: Option<ExitStatus>) -> Exit {
+    match status {
+        Some(ExitStatus::Code(code)) => Exit::Code(code),
+        Some(ExitStatus::Signal(number)) => Exit::Signal(Signal::from_number(number)),
+        None => Exit::Unknown,
+    }
+}
+
+/// What marks a run's processes.
+fn mark(run_id: &str) -> Vec<u8> {
+    format!("{RUN_ID}={run_id}").into_bytes()
+}
+
 /// Device and inode of an open file.
 fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
     let stat = rustix::fs::fstat(file.as_fd()).ok()?;
@@ -458,6 +571,8 @@ fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
     #[allow(clippy::unnecessary_cast)]
     Some((stat.st_dev as u64, stat.st_ino as u64))
 }
+
+mod resume;
 
 #[cfg(test)]
 mod tests;

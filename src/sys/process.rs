@@ -49,6 +49,17 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
+impl ExitStatus {
+    /// What wait(2) calls a status, of a process that has ended.
+    pub fn from_wait(status: i32) -> ExitStatus {
+        match status & 0x7f {
+            // The code is 8 bits wide.
+            0 => ExitStatus::Code((status >> 8) as u8),
+            signal => ExitStatus::Signal(signal),
+        }
+    }
+}
+
 /// Looks whether our child has ended, without reaping it: it stays a zombie and its pid stays its own.
 ///
 /// # Errors
@@ -115,6 +126,35 @@ pub fn kill_pidfd(fd: impl AsFd) -> io::Result<()> {
         fd,
         rustix::process::Signal::KILL,
     )?)
+}
+
+/// What the kernel tells by a pidfd. Source: include/uapi/linux/pidfd.h, `struct pidfd_info` in its first version.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    /// As wait(2) has it.
+    exit_code: i32,
+}
+
+/// How a process ended that is not our child, by a descriptor of it; `None` where that cannot be known (yet): the kernel
+/// tells from Linux 6.15 on, and only once its parent has reaped it.
+pub fn exit_of(pidfd: impl AsFd) -> Option<ExitStatus> {
+    const EXIT: u64 = 1 << 3;
+    const GET_INFO: rustix::ioctl::Opcode =
+        rustix::ioctl::opcode::read_write::<PidfdInfo>(0xff, 11);
+    let mut info = PidfdInfo {
+        mask: EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the operation reads and writes a struct of this layout, whose size is part of its number.
+    let asked = unsafe {
+        let update = rustix::ioctl::Updater::<GET_INFO, PidfdInfo>::new(&mut info);
+        rustix::ioctl::ioctl(pidfd, update)
+    };
+    (asked.is_ok() && info.mask & EXIT != 0).then(|| ExitStatus::from_wait(info.exit_code))
 }
 
 /// Makes orphans of our programs our children, so that nothing that they leave behind is lost from sight.

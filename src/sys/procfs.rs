@@ -25,6 +25,8 @@ pub struct Stat {
     pub start_ticks: u64,
     /// Field 24: resident memory, in pages.
     pub rss_pages: u64,
+    /// Field 52: how a zombie ended, as wait(2) has it; 0 also where we may not know.
+    pub exit_code: i32,
 }
 
 impl Stat {
@@ -142,6 +144,7 @@ fn parse(line: &[u8]) -> Option<Stat> {
             .try_fold(0u64, |sum, field| Some(sum.saturating_add(number(field)?)))?,
         start_ticks: number(22)?,
         rss_pages: number(24)?,
+        exit_code: id(52).unwrap_or_default(),
     })
 }
 

@@ -44,6 +44,8 @@ mod state;
 mod stopping;
 /// The daemon, its client, and waiting.
 mod support;
+/// What the daemon's own death leaves as it was.
+mod survival;
 /// What is refused in a body or a query.
 mod validation;
 /// Opening a WebSocket, logging in there, and how it ends.

@@ -41,6 +41,7 @@ impl World {
             store,
             Arc::new(Logs::start(dir(), dir(), settings).unwrap()),
             Arc::new(Children::default()),
+            dir(),
             getrlimit(Resource::Nofile),
             Settings {
                 defaults: Defaults {
@@ -58,7 +59,7 @@ impl World {
         let published = Arc::new(Published::new(Snapshot::clone(&supervisor.list()[0])));
         let (mailbox, inbox) = std::sync::mpsc::sync_channel(MAILBOX);
         World {
-            watcher: Watcher::new(id, supervisor, published, (mailbox, inbox)),
+            watcher: Watcher::new(id, supervisor, published, (mailbox, inbox), None),
             _home: home,
         }
     }

@@ -22,6 +22,8 @@ pub struct Daemon {
     pub address: SocketAddr,
     token: OnceLock<String>,
     ended: bool,
+    /// Its programs are another daemon's by now.
+    succeeded: bool,
 }
 
 impl Daemon {
@@ -32,6 +34,7 @@ impl Daemon {
             address,
             token: OnceLock::new(),
             ended: false,
+            succeeded: false,
         }
     }
 
@@ -214,10 +217,28 @@ impl Daemon {
         drop(self);
         setup.start()
     }
+
+    /// Kills it, with no chance to do anything about it.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        assert_eq!(self.ends(), None);
+    }
+
+    /// Starts another one on the same directories, where this one has ended and left its programs running.
+    #[track_caller]
+    pub fn succeed(mut self) -> Daemon {
+        assert!(self.ended, "one daemon at a time");
+        self.succeeded = true;
+        self.setup.clone().start()
+    }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if self.succeeded {
+            return;
+        }
         let panicking = thread::panicking();
         let mut in_time = true;
         if !self.ended {
