@@ -3,7 +3,7 @@
 //! The map of the house, in reading order. Each room sees only the rooms to its right:
 //!
 //! ```text
-//! main -> cli -> daemon -> config -> api -> {http, supervise} -> {logs, store, metrics} -> program
+//! main -> cli -> daemon -> config -> api -> {http, supervise} -> {logs, store, metrics} -> guardian -> program
 //! ```
 //!
 //! `sys`, `clock` and `report` see nothing of the crate and may be used everywhere. Invariants, checked by
@@ -21,6 +21,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod guardian;
 pub mod http;
 pub mod logs;
 pub mod metrics;

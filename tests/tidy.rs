@@ -12,6 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["api"],
     &["http", "supervise"],
     &["logs", "store", "metrics"],
+    &["guardian"],
     &["program"],
 ];
 
@@ -36,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "clock",
             "report",
             "http",
+            "guardian",
             "logs",
             "store",
             "metrics",

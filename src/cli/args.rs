@@ -57,9 +57,30 @@ pub struct Daemon {
     #[argh(option, arg_name = "file", from_str_fn(path))]
     pub pid_file: Option<PathBuf>,
 
+    /// run without the guardian, which starts the daemon again should it die
+    #[argh(switch)]
+    pub no_guardian: bool,
+
+    /// the descriptor of the link to the guardian
+    #[argh(option, arg_name = "number", hidden_help)]
+    pub guarded: Option<i32>,
+
+    /// let go of standard error once the daemon listens
+    #[argh(switch, hidden_help)]
+    pub in_background: bool,
+
     /// standard output is the pipe on which to say that the daemon listens
     #[argh(switch, hidden_help)]
     pub ready_on_stdout: bool,
+}
+
+impl Daemon {
+    /// The options that name files, and those.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        [("--config", &self.config), ("--pid-file", &self.pid_file)]
+            .into_iter()
+            .filter_map(|(option, path)| Some((option, path.as_ref()?)))
+    }
 }
 
 /// Print the version.

@@ -29,14 +29,11 @@ fn spawn(arguments: &Daemon) -> io::Result<(Child, PipeReader)> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["daemon", "--ready-on-stdout"]);
-    let files = [
-        ("--config", &arguments.config),
-        ("--pid-file", &arguments.pid_file),
-    ];
-    for (option, path) in files {
-        if let Some(path) = path {
-            command.arg(option).arg(std::path::absolute(path)?);
-        }
+    for (option, path) in arguments.files() {
+        command.arg(option).arg(std::path::absolute(path)?);
+    }
+    if arguments.no_guardian {
+        command.arg("--no-guardian");
     }
     // The daemon keeps no directory busy; hence the absolute paths. The pipe's writing end goes with `command`, so
     // that the daemon's is the only one left.

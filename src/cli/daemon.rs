@@ -1,11 +1,14 @@
 //! `hxe daemon`: runs the daemon, or checks its configuration.
 
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, Environment, Error};
 use crate::daemon::Options;
-use crate::{daemon, report, sys};
+use crate::{daemon, guardian, report, sys};
 
 use super::args::Daemon;
 use super::{EXIT_USAGE, background, say};
@@ -21,10 +24,15 @@ pub fn run(arguments: Daemon) -> ExitCode {
     let ready = match arguments.ready_on_stdout.then(sys::background::detach) {
         None => None,
         Some(Ok(ready)) => Some(ready),
-        Some(Err(error)) => {
-            report::error(format_args!("cannot go into the background: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Some(Err(error)) => return failed("cannot go into the background", &error),
+    };
+    if arguments.guarded.is_none() && !arguments.no_guardian {
+        return guard(&arguments, ready);
+    }
+    let link = match arguments.guarded.map(sys::background::take_inherited) {
+        None => None,
+        Some(Ok(link)) => Some(link),
+        Some(Err(error)) => return failed("there is no guardian", &error),
     };
     match Config::load(arguments.config.as_deref(), &Environment::of_process()) {
         Ok(config) => daemon::run(Options {
@@ -32,9 +40,31 @@ pub fn run(arguments: Daemon) -> ExitCode {
             config_path: arguments.config,
             pid_file: arguments.pid_file,
             ready,
+            in_background: arguments.in_background,
+            link,
         }),
         Err(error) => wrong(&error),
     }
+}
+
+/// Becomes the guardian of the daemon that the arguments describe.
+fn guard(arguments: &Daemon, ready: Option<OwnedFd>) -> ExitCode {
+    let mut own = vec![OsString::from("daemon")];
+    for (option, path) in arguments.files() {
+        own.extend([option.into(), path.as_os_str().to_owned()]);
+    }
+    if ready.is_some() {
+        own.push("--in-background".into());
+    }
+    guardian::run(guardian::Options {
+        arguments: own,
+        ready,
+    })
+}
+
+fn failed(what: &str, error: &io::Error) -> ExitCode {
+    report::error(format_args!("{what}: {error}"));
+    ExitCode::FAILURE
 }
 
 fn check(path: Option<&Path>) -> ExitCode {

@@ -1,9 +1,9 @@
 //! The daemon: wiring only. Opens in order, starts, waits for signals, stops in reverse.
 
 mod dirs;
-mod notify;
 mod pid_file;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::api::Api;
 use crate::config::{Config, Environment};
+use crate::guardian::{LISTENER, Link};
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
 use crate::report;
@@ -25,7 +26,6 @@ use crate::supervise::signals::{self, Children, Request, Requests};
 use crate::supervise::{self, Supervisor};
 use crate::sys;
 use crate::sys::process;
-use notify::Notify;
 use pid_file::PidFile;
 
 /// How the daemon is started.
@@ -38,6 +38,10 @@ pub struct Options {
     pub pid_file: Option<PathBuf>,
     /// Gets one byte once the daemon listens.
     pub ready: Option<OwnedFd>,
+    /// Let go of standard error once the daemon listens.
+    pub in_background: bool,
+    /// The socket whose other end is the guardian's.
+    pub link: Option<OwnedFd>,
 }
 
 /// Why the daemon did not start. Once it runs, nothing ends it but a signal.
@@ -108,7 +112,7 @@ struct Daemon {
     logs: Arc<Logs>,
     api: Arc<Api>,
     server: Server,
-    notify: Notify,
+    link: Arc<Link>,
     /// Held as long as the daemon runs: a second one on the same directories is refused.
     _directories: dirs::Directories,
 }
@@ -121,11 +125,22 @@ impl Daemon {
             config_path,
             pid_file,
             ready,
+            in_background,
+            link,
         } = options;
+        let (link, left) = match link {
+            None => (Link::none(), Vec::new()),
+            // First of all: a daemon without its guardian would be one too many.
+            Some(socket) => {
+                Link::connect(socket).map_err(system("the guardian cannot be asked"))?
+            }
+        };
+        let link = Arc::new(link);
         process::use_one_heap();
         process::ignore_file_size_signal();
         // First of all threads' business: each inherits what is set here.
         let caught = signals::catch().map_err(system("signals cannot be caught"))?;
+        sys::signals::unblock_all();
         // Programs get nothing that the caller left open.
         sys::background::keep_inherited();
         let (open_files, raised) = process::raise_open_files();
@@ -141,7 +156,7 @@ impl Daemon {
         }
 
         let directories = dirs::open(&config.storage)?;
-        let listeners = listen(&config.listen)?;
+        let listeners = listen(&config.listen, left, &link)?;
         let addresses: Vec<SocketAddr> = listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
@@ -150,10 +165,16 @@ impl Daemon {
         let children = Arc::new(Children::default());
         let requests = signals::start(caught, Arc::clone(&children))
             .map_err(system("a thread cannot be started"))?;
+        let (ours, asked) = (Arc::clone(&children), Arc::clone(&requests));
+        link.listen(
+            move |number| asked.signal(number),
+            move |pid| ours.contains(pid.number()),
+        )
+        .map_err(system("a thread cannot be started"))?;
         let (log_dir, run_dir) = directories
             .for_logs()
             .map_err(system("a directory cannot be opened again"))?;
-        let logs = Logs::start(log_dir, run_dir, config.logs.clone())
+        let logs = Logs::start(log_dir, run_dir, config.logs.clone(), Arc::clone(&link))
             .map_err(system("the log thread cannot be started"))?;
         let logs = Arc::new(logs);
         let in_store = |source| StartError::Store {
@@ -163,7 +184,8 @@ impl Daemon {
         let supervisor = Supervisor::open(
             Arc::clone(&store),
             Arc::clone(&logs),
-            children,
+            Arc::clone(&children),
+            Arc::clone(&link),
             directories
                 .run()
                 .map_err(system("a directory cannot be opened again"))?,
@@ -171,6 +193,7 @@ impl Daemon {
             supervision(&config),
         )
         .map_err(in_store)?;
+        link.settle(|pid| children.contains(pid.number()));
         let api = Api::new(
             config.api.clone(),
             Arc::clone(&supervisor),
@@ -185,7 +208,7 @@ impl Daemon {
             .map_err(system("the API cannot be started"))?;
         let pid_file = match pid_file {
             None => None,
-            Some(path) => match PidFile::write(&path) {
+            Some(path) => match PidFile::write(&path, link.main_pid()) {
                 Ok(file) => Some(file),
                 Err(source) => return Err(StartError::PidFile { path, source }),
             },
@@ -198,8 +221,11 @@ impl Daemon {
             ));
         }
         announce(&addresses);
-        let notify = Notify::from_environment();
-        notify.send("READY=1");
+        link.ready();
+        link.notify("READY=1");
+        if in_background && let Err(error) = sys::background::quieten() {
+            report::warn(format_args!("standard error cannot be let go: {error}"));
+        }
         if let Some(ready) = ready
             && let Err(error) = sys::background::announce(ready)
         {
@@ -215,31 +241,43 @@ impl Daemon {
             logs,
             api,
             server,
-            notify,
+            link,
             _directories: directories,
         })
     }
 
     /// Waits for signals until one ends the daemon.
     fn serve(mut self) {
-        while self.requests.next() == Request::Reload {
-            self.reload();
+        let stop = loop {
+            match self.requests.next() {
+                Request::Reload => self.reload(),
+                Request::Terminate => break true,
+                Request::Leave => break false,
+            }
+        };
+        self.link.notify("STOPPING=1");
+        if stop {
+            report::info(format_args!("stopping all programs"));
+            self.supervisor.stop_all();
         }
-        report::info(format_args!("stopping all programs"));
-        self.notify.send("STOPPING=1");
-        self.supervisor.stop_all();
         self.server.shutdown();
         if let Some(file) = self.pid_file.take()
             && let Err(error) = file.remove()
         {
             report::warn(format_args!("the pid file cannot be removed: {error}"));
         }
-        report::info(format_args!("stopped"));
+        report::info(format_args!(
+            "{}",
+            match stop {
+                true => "stopped",
+                false => "left; the programs run on",
+            }
+        ));
     }
 
     /// Reads the configuration again. A mistake changes nothing.
     fn reload(&mut self) {
-        self.notify.send(&format!(
+        self.link.notify(&format!(
             "RELOADING=1\nMONOTONIC_USEC={}",
             sys::process::monotonic_micros()
         ));
@@ -255,7 +293,7 @@ impl Daemon {
                 report::error(format_args!("the configuration stays as it was"));
             }
         }
-        self.notify.send("READY=1");
+        self.link.notify("READY=1");
     }
 
     /// Takes a configuration whose keys that need a restart are as they were; `kept` names those that would have changed.
@@ -287,11 +325,25 @@ fn supervision(config: &Config) -> supervise::Settings {
     }
 }
 
-fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+/// Opens the listening sockets, or takes those that an earlier daemon `left`: clients may be waiting in them.
+fn listen(
+    addresses: &[SocketAddr],
+    left: Vec<(String, OwnedFd)>,
+    link: &Link,
+) -> Result<Vec<TcpListener>, StartError> {
+    let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
     let mut listeners = Vec::new();
     for address in addresses {
+        let name = format!("{LISTENER}{address}");
+        if let Some(socket) = left.remove(&name) {
+            listeners.push(TcpListener::from(socket));
+            continue;
+        }
         match http::bind(*address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) => {
+                link.keep(&name, listener.as_fd());
+                listeners.push(listener);
+            }
             // A machine without IPv6 has no [::1].
             Err(error) if address.ip().is_loopback() && address.is_ipv6() && is_missing(&error) => {
             }
@@ -302,6 +354,9 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
                 });
             }
         }
+    }
+    for name in left.keys() {
+        link.forget(name);
     }
     if listeners.is_empty() {
         Err(StartError::NoAddress)

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::sys::process::Pid;
+
 /// A pid file that this process wrote.
 #[derive(Debug)]
 pub struct PidFile {
@@ -13,13 +15,13 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes this process's pid and a line end to `path`, mode 0644, all at once: nobody ever reads half a number. What
+    /// Writes a pid and a line end to `path`, mode 0644, all at once: nobody ever reads half a number. What
     /// was there is replaced, so this is for who holds the daemon's locks.
     ///
     /// # Errors
     /// The directory is missing or cannot be written, the disk is full, or `path` is a directory.
-    pub fn write(path: &Path) -> io::Result<PidFile> {
-        let content = format!("{}\n", std::process::id());
+    pub fn write(path: &Path, pid: Pid) -> io::Result<PidFile> {
+        let content = format!("{pid}\n");
         let name = path
             .file_name()
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
@@ -81,7 +83,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hxe.pid");
         fs::write(&path, "1234567\n").unwrap();
-        let file = PidFile::write(&path).unwrap();
+        let file = PidFile::write(&path, Pid::own()).unwrap();
         let content = fs::read_to_string(&path).unwrap();
         assert_eq!(content, format!("{}\n", std::process::id()));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
@@ -94,7 +96,7 @@ mod tests {
     fn another_daemons_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hxe.pid");
-        let file = PidFile::write(&path).unwrap();
+        let file = PidFile::write(&path, Pid::own()).unwrap();
         fs::write(&path, "1\n").unwrap();
         file.remove().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
@@ -104,7 +106,7 @@ mod tests {
     fn a_file_that_is_gone_already_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hxe.pid");
-        let file = PidFile::write(&path).unwrap();
+        let file = PidFile::write(&path, Pid::own()).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(file.remove().is_ok());
     }
@@ -112,10 +114,10 @@ mod tests {
     #[test]
     fn where_it_cannot_be_written_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(PidFile::write(&dir.path().join("missing/hxe.pid")).is_err());
+        assert!(PidFile::write(&dir.path().join("missing/hxe.pid"), Pid::own()).is_err());
         fs::create_dir(dir.path().join("directory")).unwrap();
-        assert!(PidFile::write(&dir.path().join("directory")).is_err());
-        assert!(PidFile::write(Path::new("/")).is_err());
+        assert!(PidFile::write(&dir.path().join("directory"), Pid::own()).is_err());
+        assert!(PidFile::write(Path::new("/"), Pid::own()).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

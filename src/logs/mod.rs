@@ -17,6 +17,7 @@ use rustix::fs::{Gid, OFlags};
 use rustix::io::Errno;
 
 use crate::clock::Timestamp;
+use crate::guardian::Link;
 use crate::program::ProgramId;
 use crate::report;
 
@@ -151,7 +152,7 @@ pub struct Query {
     pub levels: Vec<Level>,
 }
 
-/// The logs of all programs. Dropped, it ends the log thread; what programs write then waits in their pipes.
+/// The logs of all programs, whose pipes the guardian holds, too. Dropped, it ends the log thread; what programs write then waits in their pipes.
 pub struct Logs {
     log_dir: Arc<OwnedFd>,
     run_dir: Arc<OwnedFd>,
@@ -159,6 +160,7 @@ pub struct Logs {
     queue: Arc<Queue>,
     /// What followers look at.
     register: Arc<Register>,
+    link: Arc<Link>,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     thread: Option<JoinHandle<()>>,
@@ -167,7 +169,12 @@ pub struct Logs {
 impl Logs {
     /// Starts the log thread. `log_dir` and `run_dir` are open directories; everything is opened relative to them,
     /// without following links.
-    pub fn start(log_dir: OwnedFd, run_dir: OwnedFd, settings: Settings) -> io::Result<Logs> {
+    pub fn start(
+        log_dir: OwnedFd,
+        run_dir: OwnedFd,
+        settings: Settings,
+        link: Arc<Link>,
+    ) -> io::Result<Logs> {
         let (log_dir, run_dir) = (Arc::new(log_dir), Arc::new(run_dir));
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
@@ -183,6 +190,7 @@ impl Logs {
             notes,
             queue,
             register: Arc::default(),
+            link,
             fifos: Mutex::default(),
             thread: Some(thread),
         })
@@ -202,6 +210,9 @@ impl Logs {
         let dir = dirs::make(&*self.run_dir, id, dirs::RUN_DIR)?;
         let stdout = dirs::open_fifo(&dir, Stream::Stdout)?;
         let stderr = dirs::open_fifo(&dir, Stream::Stderr)?;
+        // Before anything is written to them: what they hold vanishes with their last opener.
+        self.link.keep(&kept(id, Stream::Stdout), stdout.fd.as_fd());
+        self.link.keep(&kept(id, Stream::Stderr), stderr.fd.as_fd());
         let (reply, answer) = mpsc::channel();
         self.queue.send(Request::Add {
             id,
@@ -274,6 +285,9 @@ impl Logs {
     /// Something in its directories cannot be removed; the rest of them may be gone then.
     pub fn remove(&self, id: ProgramId) -> io::Result<()> {
         self.known().remove(&id);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.link.forget(&kept(id, stream));
+        }
         let removed = self.remove_files(id);
         self.register.remove(id);
         removed
@@ -331,6 +345,11 @@ impl Drop for Logs {
             let _ = thread.join();
         }
     }
+}
+
+/// How a program's FIFO is called where the guardian holds it.
+fn kept(id: ProgramId, stream: Stream) -> String {
+    format!("{id}/{}", stream.as_str())
 }
 
 fn unanswered(_: RecvTimeoutError) -> io::Error {

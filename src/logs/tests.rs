@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::clock::BootTime;
+use crate::guardian::Link;
 
 pub const ID: ProgramId = ProgramId(1);
 pub const EVERYTHING: Settings = Settings {
@@ -57,7 +58,7 @@ impl House {
 
     pub fn start(path: &Path, settings: Settings) -> Logs {
         let dir = |name| open_path(&path.join(name)).unwrap();
-        Logs::start(dir("log"), dir("run"), settings).unwrap()
+        Logs::start(dir("log"), dir("run"), settings, Arc::new(Link::none())).unwrap()
     }
 
     /// Runs `program` with its stdout and stderr, as a process would.

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use super::STACK_SIZE;
 use super::watcher::Mail;
+use crate::guardian::Link;
 use crate::report;
 use crate::sys::bell::Bell;
 use crate::sys::process::{self, ExitStatus, Pid};
@@ -58,11 +59,14 @@ impl Adopted {
     }
 
     /// How it ended, once it has; `None` where nobody can know. May wait a little for its parent to reap it.
-    pub(super) fn exit_status(&self) -> Option<ExitStatus> {
-        if let Some(stat) = self.zombie()
-            && stat.exit_code != 0
-        {
-            return Some(ExitStatus::from_wait(stat.exit_code));
+    pub(super) fn exit_status(&self, link: &Link) -> Option<ExitStatus> {
+        if let Some(stat) = self.zombie() {
+            if link.guardian().is_some_and(|pid| pid.number() == stat.ppid) {
+                return link.exit_of(self.pid);
+            }
+            if stat.exit_code != 0 {
+                return Some(ExitStatus::from_wait(stat.exit_code));
+            }
         }
         let pidfd = self.pidfd.as_ref()?;
         // POLLHUP tells that it has been reaped (Linux 6.15).

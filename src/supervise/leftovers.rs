@@ -68,7 +68,7 @@ impl Traces {
     }
 
     /// Kills all that the ended run left behind, until nothing is left.
-    pub(super) fn sweep(&self, children: &Children) -> Sweep {
+    pub(super) fn sweep(&self, children: &Children, guardian: Option<Pid>) -> Sweep {
         let mut sweep = Sweep::default();
         let strangers = children.reap_strangers();
         if self.origin == Origin::Own && matches!(strangers, Ok(false)) {
@@ -86,7 +86,7 @@ impl Traces {
             let Ok(all) = procfs::scan() else {
                 break Vec::new();
             };
-            let mut victims = self.find(&all, children);
+            let mut victims = self.find(&all, children, guardian);
             victims.retain(|stat| !immune.contains(&key(stat)));
             if victims.is_empty() || Instant::now() >= end {
                 break victims;
@@ -118,18 +118,24 @@ impl Traces {
     }
 
     /// The living processes of the run, but for `main`.
-    fn find(&self, all: &[Stat], children: &Children) -> Vec<Stat> {
-        let can_be_left = |stat: &&Stat| match self.origin {
-            Origin::Own => is_stranger(stat, children),
-            Origin::Earlier | Origin::EarlierGone => {
-                stat.pid != Pid::own().number() && !children.contains(stat.pid)
+    fn find(&self, all: &[Stat], children: &Children, guardian: Option<Pid>) -> Vec<Stat> {
+        let guardian = guardian.map(Pid::number);
+        let strange = match self.origin {
+            Origin::Own => {
+                let mut strange = pids(all.iter().filter(|stat| is_stranger(stat, children)));
+                close_over(all, &mut strange);
+                strange
             }
+            // Anybody but those that hold its pipes for the sake of its log.
+            Origin::Earlier | Origin::EarlierGone => pids(all.iter().filter(|stat| {
+                stat.pid != Pid::own().number()
+                    && Some(stat.pid) != guardian
+                    && !children.contains(stat.pid)
+            })),
         };
-        let mut strange = pids(all.iter().filter(can_be_left));
-        close_over(all, &mut strange);
         let mut found = pids(
             all.iter()
-                .filter(|stat| strange.contains(&stat.pid) && self.owns(stat)),
+                .filter(|stat| strange.contains(&stat.pid) && self.owns(stat, guardian)),
         );
         close_over(all, &mut found);
         all.iter()
@@ -138,7 +144,7 @@ impl Traces {
             .collect()
     }
 
-    fn owns(&self, stat: &Stat) -> bool {
+    fn owns(&self, stat: &Stat, guardian: Option<i32>) -> bool {
         let main = self.main.number();
         // Pids go round, starts do not: nothing that is older than the run is the run's.
         if stat.start_ticks < self.start_ticks || stat.is_zombie() {
@@ -151,7 +157,7 @@ impl Traces {
         (in_its_groups && self.origin != Origin::EarlierGone)
             || self.descendants.contains(&key(stat))
             || procfs::has_variable(pid, &self.mark)
-            || (is_orphan(stat)
+            || (is_orphan(stat, guardian)
                 && !is_being_started(stat)
                 && self.pipes.iter().any(|pipe| procfs::holds_file(pid, *pipe)))
     }
@@ -187,10 +193,11 @@ fn is_stranger(stat: &Stat, children: &Children) -> bool {
     stat.ppid == Pid::own().number() && !children.contains(stat.pid)
 }
 
-/// Whether it may have lost its parent: to us or to init. Others may hold a program's pipe to look what comes.
-fn is_orphan(stat: &Stat) -> bool {
+/// Whether it may have lost its parent: to us, to the guardian or to init. Others may hold a program's pipe, to look what
+/// comes.
+fn is_orphan(stat: &Stat, guardian: Option<i32>) -> bool {
     const INIT: i32 = 1;
-    stat.ppid == Pid::own().number() || stat.ppid == INIT
+    stat.ppid == Pid::own().number() || stat.ppid == INIT || Some(stat.ppid) == guardian
 }
 
 /// Adds to `found` all that descends from it.

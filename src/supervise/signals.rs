@@ -8,7 +8,7 @@ use std::io;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::watcher::Mail;
@@ -21,8 +21,22 @@ use crate::sys::procfs;
 pub enum Request {
     /// TERM or INT: stop every program, then end.
     Terminate,
+    /// QUIT: end, and leave the programs running.
+    Leave,
     /// HUP: read the configuration again.
     Reload,
+}
+
+impl Request {
+    /// What a signal asks for.
+    fn of(number: i32) -> Option<Request> {
+        match number {
+            SIGTERM | SIGINT => Some(Request::Terminate),
+            SIGQUIT => Some(Request::Leave),
+            SIGHUP => Some(Request::Reload),
+            _ => None,
+        }
+    }
 }
 
 /// What was asked for and the daemon has not taken up yet: what is asked for again meanwhile is one request.
@@ -44,15 +58,24 @@ impl Requests {
 
     /// Whether the daemon is to end.
     pub fn is_end(&self) -> bool {
-        *self.lock() == Some(Request::Terminate)
+        matches!(*self.lock(), Some(Request::Terminate | Request::Leave))
+    }
+
+    /// Asks for what a signal asks for.
+    pub fn signal(&self, number: i32) {
+        if let Some(request) = Request::of(number) {
+            self.ask(request);
+        }
     }
 
     fn ask(&self, request: Request) {
         let mut waiting = self.lock();
-        // A reload puts no end off.
-        if *waiting != Some(Request::Terminate) {
-            *waiting = Some(request);
-        }
+        // A reload puts no end off, and what is to be stopped is not left.
+        *waiting = match (*waiting, request) {
+            (Some(Request::Terminate), _) => Some(Request::Terminate),
+            (Some(Request::Leave), Request::Reload) => Some(Request::Leave),
+            (_, request) => Some(request),
+        };
         self.asked.notify_one();
     }
 
@@ -76,7 +99,7 @@ impl Children {
         self.lock().remove(&pid);
     }
 
-    pub(super) fn contains(&self, pid: i32) -> bool {
+    pub fn contains(&self, pid: i32) -> bool {
         Pid::new(pid).is_some_and(|pid| self.lock().contains_key(&pid))
     }
 
@@ -115,7 +138,7 @@ impl Children {
 /// # Errors
 /// The handlers cannot be installed.
 pub fn catch() -> io::Result<Signals> {
-    Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGHUP])
+    Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP])
 }
 
 /// Starts `hxe-signals`; what the outside asks for arrives at the requests that are returned.
@@ -134,19 +157,15 @@ pub fn start(signals: Signals, children: Arc<Children>) -> io::Result<Arc<Reques
 
 fn listen(mut signals: Signals, children: &Children, requests: &Requests) {
     for signal in signals.forever() {
-        let request = match signal {
-            SIGTERM | SIGINT => Request::Terminate,
-            SIGHUP => Request::Reload,
-            _ => {
-                children.wake();
-                // The signal may have been for both.
-                if let Err(error) = children.reap_strangers() {
-                    report::warn(format_args!("orphans cannot be reaped: {error}"));
-                }
-                continue;
-            }
-        };
-        requests.ask(request);
+        if signal != SIGCHLD {
+            requests.signal(signal);
+            continue;
+        }
+        children.wake();
+        // The signal may have been for both.
+        if let Err(error) = children.reap_strangers() {
+            report::warn(format_args!("orphans cannot be reaped: {error}"));
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::signals::Children;
 use super::watcher::{MAILBOX, Mail, Published, Watcher};
 use super::{Caller, Command, Done, Refusal, STACK_SIZE, Snapshot};
 use crate::clock::{BootTime, Timestamp};
+use crate::guardian::Link;
 use crate::logs::Logs;
 use crate::program::{Defaults, Definition, Program, ProgramId};
 use crate::report;
@@ -63,6 +64,7 @@ pub struct Supervisor {
     pub(super) children: Arc<Children>,
     pub(super) events: Arc<Events>,
     pub(super) adoptions: Adoptions,
+    pub(super) link: Arc<Link>,
     pub(super) records: Records,
     pub(super) base: Base,
     settings: RwLock<Arc<Settings>>,
@@ -81,6 +83,7 @@ impl Supervisor {
         store: Arc<Store>,
         logs: Arc<Logs>,
         children: Arc<Children>,
+        link: Arc<Link>,
         run_dir: OwnedFd,
         open_files: Rlimit,
         settings: Settings,
@@ -93,6 +96,7 @@ impl Supervisor {
             children,
             events: Arc::default(),
             adoptions: Adoptions::default(),
+            link,
             records: Records::new(run_dir),
             base: Base {
                 null: OwnedFd::from(null),

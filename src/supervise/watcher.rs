@@ -409,7 +409,7 @@ impl Watcher {
                 // Somebody else reaped it.
                 Err(_) => None,
             },
-            Some(adopted) if adopted.has_ended() => adopted.exit_status(),
+            Some(adopted) if adopted.has_ended() => adopted.exit_status(&self.supervisor.link),
             Some(_) => return None,
         };
         let run = self.run.take()?;
@@ -420,7 +420,9 @@ impl Watcher {
 
     fn clear_up_after(&mut self, run: Run, exit: Exit) {
         let ran = BootTime::now().since(run.since);
-        let sweep = run.traces.sweep(&self.supervisor.children);
+        let sweep = run
+            .traces
+            .sweep(&self.supervisor.children, self.supervisor.link.guardian());
         if sweep.killed > 0
             && ran < FORKED_AWAY
             && !matches!(self.machine.state(), State::Stopping { .. })
@@ -451,8 +453,11 @@ impl Watcher {
     /// Reaps the run whose end is on record. From here on its pid may be somebody else's.
     fn bury(&mut self) {
         if let Some(run) = self.dead.take() {
-            if run.adopted.is_none() {
-                let _ = process::reap(run.pid);
+            match run.traces.origin {
+                leftovers::Origin::Own => drop(process::reap(run.pid)),
+                leftovers::Origin::Earlier | leftovers::Origin::EarlierGone => {
+                    self.supervisor.link.reap(run.pid);
+                }
             }
             self.supervisor.children.remove(run.pid);
         }

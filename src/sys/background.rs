@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -30,6 +30,22 @@ pub fn keep_inherited() {
         // Fails for no open descriptor. Source: fcntl(2).
         let _ = fcntl_setfd(fd, FdFlags::CLOEXEC);
     }
+}
+
+/// Takes a descriptor that this process inherited, by its number.
+///
+/// # Errors
+/// There is none of that number.
+pub fn take_inherited(number: i32) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(Errno::BADF.into());
+    }
+    // SAFETY: called once, at the start, for the number that our own parent gave us: whatever is open there is ours alone.
+    // It is only looked at until the next line has found that it is open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl_setfd(borrowed, FdFlags::CLOEXEC)?;
+    // SAFETY: open, as was just found, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Leaves the session and its terminal, and takes the ready pipe away from standard output, which leads nowhere then.
@@ -59,7 +75,11 @@ pub fn announce(ready: OwnedFd) -> io::Result<()> {
     quiet
 }
 
-fn quieten() -> io::Result<()> {
+/// Lets go of standard error, unless it is a file.
+///
+/// # Errors
+/// There is no `/dev/null`.
+pub fn quieten() -> io::Result<()> {
     let stat = fstat(io::stderr())?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         dup2_stderr(dev_null()?)?;

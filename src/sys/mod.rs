@@ -5,6 +5,7 @@ pub mod bell;
 pub mod process;
 pub mod procfs;
 pub mod random;
+pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod users;

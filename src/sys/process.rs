@@ -165,6 +165,19 @@ pub fn become_subreaper() -> io::Result<()> {
     ))?)
 }
 
+/// Has the kernel kill this process when its parent ends.
+///
+/// # Errors
+/// `NotConnected` if the parent is not `parent`: it has ended already.
+pub fn end_with_parent(parent: Pid) -> io::Result<()> {
+    let kill = Some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(kill)?;
+    match rustix::process::getppid() {
+        Some(now) if now == parent.raw() => Ok(()),
+        _ => Err(io::ErrorKind::NotConnected.into()),
+    }
+}
+
 /// Raises the soft limit of open files to the hard one, and returns the limits as they were, for programs.
 pub fn raise_open_files() -> (Rlimit, io::Result<()>) {
     let old = getrlimit(Resource::Nofile);

@@ -1,167 +1,203 @@
 use rustix::process::Signal;
 
-use crate::support::{Daemon, is_alive, kill, sh, sleeper, stubborn, until};
+use crate::support::{Daemon, Setup, is_alive, kill, sh, sleeper, stubborn, until};
 
-/// Kills the daemon and starts another one.
-fn killed(mut daemon: Daemon) -> Daemon {
+/// Lets the daemon die in this way, and gives the one that comes after it.
+type Death = fn(Daemon) -> Daemon;
+
+/// The guardian dies, and the daemon with it; the next one is started by somebody else.
+fn guardian(mut daemon: Daemon) -> Daemon {
     daemon.kill();
     daemon.succeed()
 }
 
+/// The daemon alone dies; its guardian starts the next one.
+fn server(daemon: Daemon) -> Daemon {
+    kill(daemon.server_pid(), Signal::KILL);
+    daemon
+}
+
+/// There is no guardian to die with it.
+fn alone(daemon: Daemon) -> Daemon {
+    guardian(daemon)
+}
+
+const DEATHS: [(fn() -> Setup, Death); 3] = [
+    (Setup::new, guardian),
+    (Setup::new, server),
+    (|| Setup::new().no_guardian(), alone),
+];
+
 #[test]
 fn a_program_runs_on_as_it_was_when_the_daemon_is_killed() {
-    let daemon = Daemon::start();
-    let definition = sleeper("a")
-        .with("enabled", true)
-        .with("auto_restart", true);
-    let id = daemon.create(&definition).started().id;
-    kill(daemon.program(&id).pid(), Signal::KILL);
-    daemon.program(&id).reaches("backoff");
-    let before = daemon.program(&id).reaches("running");
-    let daemon = killed(daemon);
-    let after = daemon.program(&id).get();
-    for field in [
-        "pid",
-        "status",
-        "state",
-        "start_time",
-        "exit_code",
-        "enabled",
-    ] {
-        assert_eq!(after[field], before[field], "{field}");
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let definition = sleeper("a")
+            .with("enabled", true)
+            .with("auto_restart", true);
+        let id = daemon.create(&definition).started().id;
+        kill(daemon.program(&id).pid(), Signal::KILL);
+        daemon.program(&id).reaches("backoff");
+        let before = daemon.program(&id).reaches("running");
+        let daemon = dies(daemon);
+        let after = daemon.program(&id).get();
+        for field in [
+            "pid",
+            "status",
+            "state",
+            "start_time",
+            "exit_code",
+            "enabled",
+        ] {
+            assert_eq!(after[field], before[field], "{field}");
+        }
+        let metrics = daemon.get(&daemon.program(&id).path("/metrics")).ok(200);
+        assert_eq!(metrics["metrics"]["restart_count"], 1);
     }
-    let metrics = daemon.get(&daemon.program(&id).path("/metrics")).ok(200);
-    assert_eq!(metrics["metrics"]["restart_count"], 1);
 }
 
 #[test]
 fn an_adopted_program_can_be_stopped_and_restarted() {
-    let daemon = Daemon::start();
-    let id = daemon.create(&sleeper("a")).started().id;
-    let daemon = killed(daemon);
-    let program = daemon.program(&id);
-    let pid = program.pid();
-    program.post("restart").ok(200);
-    let next = program.other_pid(pid);
-    assert!(!is_alive(pid));
-    let daemon = killed(daemon);
-    let program = daemon.program(&id);
-    assert_eq!(program.pid(), next);
-    program.stopped();
-    assert!(!is_alive(next));
-    assert_eq!(program.state(), "stopped");
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let id = daemon.create(&sleeper("a")).started().id;
+        let daemon = dies(daemon);
+        let program = daemon.program(&id);
+        let pid = program.pid();
+        program.post("restart").ok(200);
+        let next = program.other_pid(pid);
+        assert!(!is_alive(pid));
+        let daemon = dies(daemon);
+        let program = daemon.program(&id);
+        assert_eq!(program.pid(), next);
+        program.stopped();
+        assert!(!is_alive(next));
+        assert_eq!(program.state(), "stopped");
+    }
 }
 
 #[test]
 fn an_adopted_program_that_is_killed_comes_back() {
-    let daemon = Daemon::start();
-    let definition = sleeper("a")
-        .with("auto_restart", true)
-        .with("restart_delay", "10ms");
-    let id = daemon.create(&definition).started().id;
-    let daemon = killed(daemon);
-    let program = daemon.program(&id);
-    let pid = program.pid();
-    kill(pid, Signal::KILL);
-    program.other_pid(pid);
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let definition = sleeper("a")
+            .with("auto_restart", true)
+            .with("restart_delay", "10ms");
+        let id = daemon.create(&definition).started().id;
+        let daemon = dies(daemon);
+        let program = daemon.program(&id);
+        let pid = program.pid();
+        kill(pid, Signal::KILL);
+        program.other_pid(pid);
+    }
 }
 
 #[test]
 fn a_program_that_ended_while_there_was_no_daemon_is_treated_by_its_policy() {
-    let mut daemon = Daemon::start();
-    let comes_back = sleeper("a")
-        .with("auto_restart", true)
-        .with("restart_delay", "10ms");
-    let ids = [
-        daemon.create(&comes_back).started().id,
-        daemon.create(&sleeper("b")).started().id,
-    ];
-    let pids = ids.each_ref().map(|id| daemon.program(id).pid());
-    daemon.kill();
-    for pid in pids {
-        kill(pid, Signal::KILL);
-        until(|| !is_alive(pid));
+    for (setup, dies) in DEATHS {
+        let mut daemon = setup().start();
+        let comes_back = sleeper("a")
+            .with("auto_restart", true)
+            .with("restart_delay", "10ms");
+        let ids = [
+            daemon.create(&comes_back).started().id,
+            daemon.create(&sleeper("b")).started().id,
+        ];
+        let pids = ids.each_ref().map(|id| daemon.program(id).pid());
+        daemon.kill();
+        for pid in pids {
+            kill(pid, Signal::KILL);
+            until(|| !is_alive(pid));
+        }
+        let daemon = daemon.succeed();
+        daemon.program(&ids[0]).other_pid(pids[0]);
+        assert_eq!(daemon.program(&ids[1]).state(), "failed");
     }
-    let daemon = daemon.succeed();
-    daemon.program(&ids[0]).other_pid(pids[0]);
-    assert_eq!(daemon.program(&ids[1]).state(), "failed");
 }
 
 #[test]
 fn a_stop_that_was_under_way_is_carried_through() {
-    let daemon = Daemon::start();
-    let definition = stubborn("a").with("stop_timeout", "1s");
-    let program = daemon.create(&definition).started();
-    program.says("ready");
-    let pid = program.pid();
-    let id = program.id.clone();
-    let _asked = daemon.sent(format!(
-        "POST {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
-        program.path("/stop"),
-        daemon.token()
-    ));
-    program.reaches("stopping");
-    let daemon = killed(daemon);
-    daemon.program(&id).reaches("stopped");
-    assert!(!is_alive(pid));
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let definition = stubborn("a").with("stop_timeout", "1s");
+        let program = daemon.create(&definition).started();
+        program.says("ready");
+        let pid = program.pid();
+        let id = program.id.clone();
+        let _asked = daemon.sent(format!(
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n",
+            program.path("/stop"),
+            daemon.token()
+        ));
+        program.reaches("stopping");
+        let daemon = dies(daemon);
+        daemon.program(&id).reaches("stopped");
+        assert!(!is_alive(pid));
+    }
 }
 
 #[test]
 fn a_restart_that_was_due_comes() {
-    let daemon = Daemon::start();
-    let definition = sh("a", "echo run; exit 1")
-        .with("auto_restart", true)
-        .with("restart_delay", "1s");
-    let id = daemon.create(&definition).started().id;
-    daemon.program(&id).reaches("backoff");
-    let daemon = killed(daemon);
-    let program = daemon.program(&id);
-    until(|| program.messages("stdout").len() > 1);
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let definition = sh("a", "echo run; exit 1")
+            .with("auto_restart", true)
+            .with("restart_delay", "1s");
+        let id = daemon.create(&definition).started().id;
+        daemon.program(&id).reaches("backoff");
+        let daemon = dies(daemon);
+        let program = daemon.program(&id);
+        until(|| program.messages("stdout").len() > 1);
+    }
 }
 
 #[test]
 fn what_was_stopped_stays_so_after_a_kill_and_starts_after_an_orderly_end() {
-    let daemon = Daemon::start();
-    let program = daemon.create(&sleeper("a").with("enabled", true)).started();
-    program.stopped();
-    let id = program.id.clone();
-    let daemon = killed(daemon);
-    assert_eq!(daemon.program(&id).state(), "stopped");
-    let daemon = daemon.restart();
-    daemon.program(&id).reaches("running");
+    for (setup, dies) in DEATHS {
+        let daemon = setup().start();
+        let program = daemon.create(&sleeper("a").with("enabled", true)).started();
+        program.stopped();
+        let id = program.id.clone();
+        let daemon = dies(daemon);
+        assert_eq!(daemon.program(&id).state(), "stopped");
+        let daemon = daemon.restart();
+        daemon.program(&id).reaches("running");
+    }
 }
 
 #[test]
 fn no_line_is_lost_by_kills_at_full_speed() {
-    const LINES: usize = 300_000;
-    let mut daemon = Daemon::start();
-    let script = format!(
-        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; echo done; sleep 1000"
-    );
-    let id = daemon.create(&sh("a", &script)).started().id;
-    let mut kills = 0;
-    while !daemon
-        .program(&id)
-        .messages("stdout")
-        .last()
-        .is_some_and(|line| line == "done")
-    {
-        daemon = killed(daemon);
-        kills += 1;
+    for (setup, dies) in DEATHS {
+        const LINES: usize = 300_000;
+        let mut daemon = setup().start();
+        let script = format!(
+            "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; echo done; sleep 1000"
+        );
+        let id = daemon.create(&sh("a", &script)).started().id;
+        let mut kills = 0;
+        while !daemon
+            .program(&id)
+            .messages("stdout")
+            .last()
+            .is_some_and(|line| line == "done")
+        {
+            daemon = dies(daemon);
+            kills += 1;
+        }
+        assert!(kills > 0);
+        let dir = daemon.log_dir().join(&id);
+        let mut text = String::new();
+        for number in (0..=5).rev() {
+            let name = match number {
+                0 => "stdout.log".to_owned(),
+                n => format!("stdout.log.{n}"),
+            };
+            text += &std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        }
+        let mut lines = text.lines();
+        for number in 1..=LINES {
+            assert_eq!(lines.next(), Some(number.to_string().as_str()));
+        }
+        assert_eq!(lines.next(), Some("done"));
     }
-    assert!(kills > 0);
-    let dir = daemon.log_dir().join(&id);
-    let mut text = String::new();
-    for number in (0..=5).rev() {
-        let name = match number {
-            0 => "stdout.log".to_owned(),
-            n => format!("stdout.log.{n}"),
-        };
-        text += &std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-    }
-    let mut lines = text.lines();
-    for number in 1..=LINES {
-        assert_eq!(lines.next(), Some(number.to_string().as_str()));
-    }
-    assert_eq!(lines.next(), Some("done"));
 }

@@ -39,7 +39,7 @@ impl Watcher {
                 // It had not become its program when the daemon died, and died with it.
                 Found::Gone(status) if is_starting && never_ran(status) => {
                     self.clear_up_after_gone(run, exit(status));
-                    self.dead = None;
+                    self.bury();
                     self.last.exit = None;
                     self.start_again();
                 }
@@ -64,7 +64,9 @@ impl Watcher {
     fn take_up(&self, run: &record::Run) -> Found {
         match Adopted::find(run.pid, run.start_ticks) {
             None => Found::Gone(None),
-            Some(adopted) if adopted.has_ended() => Found::Gone(adopted.exit_status()),
+            Some(adopted) if adopted.has_ended() => {
+                Found::Gone(adopted.exit_status(&self.supervisor.link))
+            }
             Some(adopted) => Found::Alive(adopted),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rustix::process::{Resource, getrlimit};
 
 use super::*;
+use crate::guardian::Link;
 use crate::logs::{self, Logs, OnFull};
 use crate::program::{Defaults, Definition};
 use crate::store::Store;
@@ -37,10 +38,12 @@ impl World {
         };
         let program = store.create(definition, Timestamp::now()).unwrap();
         let id = program.id;
+        let link = Arc::new(Link::none());
         let supervisor = Supervisor::open(
             store,
-            Arc::new(Logs::start(dir(), dir(), settings).unwrap()),
+            Arc::new(Logs::start(dir(), dir(), settings, Arc::clone(&link)).unwrap()),
             Arc::new(Children::default()),
+            link,
             dir(),
             getrlimit(Resource::Nofile),
             Settings {

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::running::Running;
 use super::{
-    Connection, Definition, PATIENCE, Program, Reply, Setup, kill, processes_using, status_field,
-    until,
+    Connection, Definition, PATIENCE, Program, Reply, Setup, children, is_alive, kill,
+    processes_using, status_field, until, until_some,
 };
 
 /// A running daemon.
@@ -53,8 +53,22 @@ impl Daemon {
         self.setup.path("scratch").join(name)
     }
 
+    /// The process that was started: the guardian, unless there is none.
     pub fn pid(&self) -> i32 {
         self.running.pid()
+    }
+
+    /// The process that serves. With a guardian it can be away for a moment.
+    pub fn server_pid(&self) -> i32 {
+        let exe = |pid: i32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let own = exe(self.pid());
+        until_some(|| {
+            let mut children = children(self.pid()).into_iter();
+            match self.setup.is_guarded() {
+                true => children.find(|child| is_alive(*child) && exe(*child) == own),
+                false => Some(self.pid()),
+            }
+        })
     }
 
     /// What it has said so far.

@@ -21,6 +21,7 @@ pub struct Setup {
     variables: Vec<(&'static str, String)>,
     user: Option<u32>,
     open_files: Option<u32>,
+    guarded: bool,
     home: Arc<TempDir>,
 }
 
@@ -37,6 +38,7 @@ impl Setup {
             variables: Vec::new(),
             user: None,
             open_files: None,
+            guarded: true,
             home: Arc::new(home),
         };
         let path = |name| format!("{:?}", setup.path(name));
@@ -67,6 +69,16 @@ impl Setup {
             Some(own) => own.trim_matches('"'),
             None => "password",
         }
+    }
+
+    /// Runs the daemon without its guardian.
+    pub fn no_guardian(mut self) -> Setup {
+        self.guarded = false;
+        self
+    }
+
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// Sets a variable of the daemon's environment.
@@ -171,6 +183,9 @@ impl Setup {
             }
         };
         command.arg("daemon").arg("--config").arg(file).args(args);
+        if !self.guarded {
+            command.arg("--no-guardian");
+        }
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin");

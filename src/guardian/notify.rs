@@ -13,11 +13,11 @@ use crate::sys;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The service manager's socket, if there is one.
-pub(super) struct Notify(Option<(UnixDatagram, SocketAddr)>);
+pub struct Notify(Option<(UnixDatagram, SocketAddr)>);
 
 impl Notify {
     /// Finds the socket in the environment, a path or, after `@`, an abstract name.
-    pub(super) fn from_environment() -> Notify {
+    pub fn from_environment() -> Notify {
         let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
             return Notify(None);
         };
@@ -35,7 +35,7 @@ impl Notify {
     }
 
     /// Sends lines of `NAME=value`.
-    pub(super) fn send(&self, lines: &str) {
+    pub fn send(&self, lines: &str) {
         let Some((socket, address)) = &self.0 else {
             return;
         };

@@ -1,0 +1,220 @@
+//! What guardian and daemon tell each other: one datagram a message, with a descriptor where it speaks of one.
+//!
+//! A SOCK_SEQPACKET socket pair keeps messages whole and in order, and tells of the other's end. A message that is on its
+//! way holds its descriptor open, so that what a daemon handed over outlives it from that moment on.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::sys::process::{ExitStatus, Pid};
+
+/// Bytes of the longest message.
+const LONGEST: usize = 4096;
+
+/// A message, either way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// To the guardian: hold this descriptor under this name, in place of what had it. To a daemon: one that is held.
+    Keep(String),
+    /// To the guardian: let go of what has this name.
+    Forget(String),
+    /// To a daemon: that was all that a daemon before it left.
+    Begin,
+    /// To the guardian: the daemon serves.
+    Ready,
+    /// To the guardian: lines for the service manager.
+    Notify(String),
+    /// To a daemon: this process, which lost its own daemon, has ended, and is kept until it says `Reap`.
+    Ended(Pid, ExitStatus),
+    /// To the guardian: nothing more is to be known of this process.
+    Reap(Pid),
+    /// To a daemon: the guardian got this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Message::Keep(name) => write!(f, "keep {name}"),
+            Message::Forget(name) => write!(f, "forget {name}"),
+            Message::Begin => f.write_str("begin"),
+            Message::Ready => f.write_str("ready"),
+            Message::Notify(lines) => write!(f, "notify {lines}"),
+            Message::Ended(pid, ExitStatus::Code(code)) => write!(f, "exited {pid} {code}"),
+            Message::Ended(pid, ExitStatus::Signal(number)) => write!(f, "killed {pid} {number}"),
+            Message::Reap(pid) => write!(f, "reap {pid}"),
+            Message::Signal(number) => write!(f, "signal {number}"),
+        }
+    }
+}
+
+impl Message {
+    fn parse(text: &str) -> Option<Message> {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let pid = |text: &str| Pid::new(text.parse().ok()?);
+        let end = || rest.split_once(' ');
+        Some(match word {
+            "keep" => Message::Keep(rest.to_owned()),
+            "forget" => Message::Forget(rest.to_owned()),
+            "begin" => Message::Begin,
+            "ready" => Message::Ready,
+            "notify" => Message::Notify(rest.to_owned()),
+            "exited" => {
+                let (number, code) = end()?;
+                Message::Ended(pid(number)?, ExitStatus::Code(code.parse().ok()?))
+            }
+            "killed" => {
+                let (number, signal) = end()?;
+                Message::Ended(pid(number)?, ExitStatus::Signal(signal.parse().ok()?))
+            }
+            "reap" => Message::Reap(pid(rest)?),
+            "signal" => Message::Signal(rest.parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// Whether to wait for room or for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Never,
+    AsLongAsItTakes,
+}
+
+/// Sends a message, with a descriptor if it speaks of one.
+///
+/// # Errors
+/// `WouldBlock` where there is no room and none is waited for; the other end is gone.
+pub fn send(
+    socket: impl AsFd,
+    message: &Message,
+    fd: Option<BorrowedFd>,
+    wait: Wait,
+) -> io::Result<()> {
+    let text = message.to_string();
+    let mut flags = SendFlags::NOSIGNAL;
+    if wait == Wait::Never {
+        flags |= SendFlags::DONTWAIT;
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.as_ref().map(std::slice::from_ref).unwrap_or_default();
+    if !fds.is_empty() {
+        // There is room for exactly one.
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    rustix::io::retry_on_intr(|| {
+        sendmsg(
+            socket.as_fd(),
+            &[IoSlice::new(text.as_bytes())],
+            &mut ancillary,
+            flags,
+        )
+    })?;
+    Ok(())
+}
+
+/// Receives a message, and the descriptor that came with it.
+///
+/// # Errors
+/// `WouldBlock` where there is none and none is waited for; `UnexpectedEof` if the other end is gone; `InvalidData` for
+/// what is no message.
+pub fn receive(socket: impl AsFd, wait: Wait) -> io::Result<(Message, Option<OwnedFd>)> {
+    let mut text = [0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut flags = RecvFlags::CMSG_CLOEXEC;
+    if wait == Wait::Never {
+        flags |= RecvFlags::DONTWAIT;
+    }
+    let received = loop {
+        let into = &mut [IoSliceMut::new(&mut text)];
+        match recvmsg(socket.as_fd(), into, &mut ancillary, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            received => break received?,
+        }
+    };
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let whole = !received.flags.contains(ReturnFlags::TRUNC);
+    std::str::from_utf8(&text[..received.bytes])
+        .ok()
+        .filter(|_| whole)
+        .and_then(Message::parse)
+        .map(|message| (message, fd))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_sent_is_received_in_order() {
+        let (one, other) = pair();
+        let pid = Pid::new(7).unwrap();
+        let messages = [
+            Message::Keep("a b".into()),
+            Message::Forget("program-1/stdout".into()),
+            Message::Begin,
+            Message::Ready,
+            Message::Notify("RELOADING=1\nMONOTONIC_USEC=5".into()),
+            Message::Ended(pid, ExitStatus::Code(3)),
+            Message::Ended(pid, ExitStatus::Signal(9)),
+            Message::Reap(pid),
+            Message::Signal(15),
+        ];
+        for message in &messages {
+            send(&one, message, None, Wait::Never).unwrap();
+        }
+        for message in messages {
+            let (received, fd) = receive(&other, Wait::Never).unwrap();
+            assert_eq!(received, message);
+            assert!(fd.is_none());
+        }
+        let error = receive(&other, Wait::Never).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(one);
+        let error = receive(&other, Wait::AsLongAsItTakes).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_descriptor_lives_on_in_a_message() {
+        let (one, other) = pair();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let name = Message::Keep("pipe".into());
+        send(&one, &name, Some(writer.as_fd()), Wait::Never).unwrap();
+        drop((one, writer));
+        let (_, fd) = receive(&other, Wait::Never).unwrap();
+        rustix::io::write(fd.unwrap(), b"x").unwrap();
+        let mut byte = [0];
+        rustix::io::read(reader, &mut byte).unwrap();
+        assert_eq!(byte, *b"x");
+    }
+}

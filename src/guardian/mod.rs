@@ -1,0 +1,18 @@
+//! The guardian: the process that init knows, and that starts the daemon again should it die.
+//!
+//! ```text
+//! init -> hxe (guardian) -> hxe (daemon) -> programs
+//! ```
+//!
+//! It holds what must outlive a daemon: the listening sockets, so that clients wait in them while there is none; a
+//! descriptor of every FIFO, so that what is in it stays; and programs that lost their daemon, until the next one has asked
+//! how they ended. It knows no program and decides nothing but when to start a daemon. One thread, one loop, some hundred
+//! KiB. `process` is the guardian itself, `link` the daemon's end, `message` what goes between them.
+
+mod link;
+mod message;
+mod notify;
+mod process;
+
+pub use link::Link;
+pub use process::{LISTENER, Options, run};
