@@ -65,6 +65,10 @@ pub struct Daemon {
     #[argh(option, arg_name = "number", hidden_help)]
     pub guarded: Option<i32>,
 
+    /// the descriptor in which a guardian that becomes another binary has written down what it holds
+    #[argh(option, arg_name = "number", hidden_help)]
+    pub handover: Option<i32>,
+
     /// let go of standard error once the daemon listens
     #[argh(switch, hidden_help)]
     pub in_background: bool,

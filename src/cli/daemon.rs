@@ -53,12 +53,13 @@ fn guard(arguments: &Daemon, ready: Option<OwnedFd>) -> ExitCode {
     for (option, path) in arguments.files() {
         own.extend([option.into(), path.as_os_str().to_owned()]);
     }
-    if ready.is_some() {
+    if ready.is_some() || arguments.in_background {
         own.push("--in-background".into());
     }
     guardian::run(guardian::Options {
         arguments: own,
         ready,
+        handover: arguments.handover,
     })
 }
 

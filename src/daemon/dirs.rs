@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as ope
 
 use crate::config::Storage;
 use crate::sys;
+use crate::sys::procfs;
 
 /// How long to wait for a lock whose holder has died: a child of it that has not yet become its program holds it.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -148,14 +149,13 @@ fn lock(key: &'static str, path: &Path, directory: &OwnedFd) -> Result<(), DirEr
         match flock(directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let pid = lock_holder(directory);
-                let lives =
-                    pid.is_none_or(|pid| sys::procfs::stat(pid).is_ok_and(|s| !s.is_zombie()));
-                if lives || Instant::now() >= end {
+                let holder = lock_holder(directory);
+                let main = holder.and_then(main_process);
+                if holder.is_none() || main.is_some() || Instant::now() >= end {
                     return Err(DirError::Held {
                         key,
                         path: path.to_owned(),
-                        pid,
+                        pid: main.or(holder),
                     });
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -171,6 +171,17 @@ fn lock(key: &'static str, path: &Path, directory: &OwnedFd) -> Result<(), DirEr
             }
         }
     }
+}
+
+/// The process of a daemon that was started and that others know; `None` for one that is on its way out, as it or its
+/// guardian is dead.
+fn main_process(daemon: i32) -> Option<i32> {
+    let stat = procfs::stat(daemon).ok().filter(|stat| !stat.is_zombie())?;
+    if !procfs::has_argument(daemon, b"--guarded") {
+        return Some(daemon);
+    }
+    // The guardian is of the same binary; whoever else took its child over is not.
+    (procfs::exe(daemon)? == procfs::exe(stat.ppid)?).then_some(stat.ppid)
 }
 
 /// Who took the lock on a file. Source: proc_locks(5): `1: FLOCK ADVISORY WRITE 123 fe:00:4711 0 EOF`.

@@ -28,6 +28,9 @@ use crate::sys;
 use crate::sys::process;
 use pid_file::PidFile;
 
+/// How the daemon ends that leaves for another one: no good end, so that a guardian that was not asked brings it back.
+const LEFT_FOR_ANOTHER: u8 = 70;
+
 /// How the daemon is started.
 #[derive(Debug)]
 pub struct Options {
@@ -91,10 +94,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 /// Runs the daemon until a signal ends it.
 pub fn run(options: Options) -> ExitCode {
     match Daemon::start(options) {
-        Ok(daemon) => {
-            daemon.serve();
-            ExitCode::SUCCESS
-        }
+        Ok(daemon) => daemon.serve(),
         Err(error) => {
             report::error(format_args!("{error}"));
             ExitCode::FAILURE
@@ -247,40 +247,44 @@ impl Daemon {
     }
 
     /// Waits for signals until one ends the daemon.
-    fn serve(mut self) {
-        let stop = loop {
+    fn serve(mut self) -> ExitCode {
+        let end = loop {
             match self.requests.next() {
                 Request::Reload => self.reload(),
-                Request::Terminate => break true,
-                Request::Leave => break false,
+                Request::Upgrade if self.link.guardian().is_none() => report::warn(format_args!(
+                    "without its guardian hxe cannot be upgraded in place: send QUIT, and start it again"
+                )),
+                end => break end,
             }
         };
-        self.link.notify("STOPPING=1");
-        if stop {
+        if end == Request::Terminate {
             report::info(format_args!("stopping all programs"));
+            self.link.notify("STOPPING=1");
             self.supervisor.stop_all();
+        } else {
+            report::info(format_args!("leaving; all programs run on"));
+            self.link.notify(&match end {
+                Request::Upgrade => reloading(),
+                _ => "STOPPING=1".to_owned(),
+            });
+            self.supervisor.leave();
         }
         self.server.shutdown();
+        if end == Request::Upgrade {
+            return ExitCode::from(LEFT_FOR_ANOTHER);
+        }
         if let Some(file) = self.pid_file.take()
             && let Err(error) = file.remove()
         {
             report::warn(format_args!("the pid file cannot be removed: {error}"));
         }
-        report::info(format_args!(
-            "{}",
-            match stop {
-                true => "stopped",
-                false => "left; the programs run on",
-            }
-        ));
+        report::info(format_args!("stopped"));
+        ExitCode::SUCCESS
     }
 
     /// Reads the configuration again. A mistake changes nothing.
     fn reload(&mut self) {
-        self.link.notify(&format!(
-            "RELOADING=1\nMONOTONIC_USEC={}",
-            sys::process::monotonic_micros()
-        ));
+        self.link.notify(&reloading());
         match self
             .config
             .reload(self.config_path.as_deref(), &Environment::of_process())
@@ -316,6 +320,14 @@ impl Daemon {
         }
         report::info(format_args!("the configuration has been read again"));
     }
+}
+
+/// What a service manager is told before a while without answers. Source: sd_notify(3).
+fn reloading() -> String {
+    format!(
+        "RELOADING=1\nMONOTONIC_USEC={}",
+        process::monotonic_micros()
+    )
 }
 
 fn supervision(config: &Config) -> supervise::Settings {

@@ -8,6 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::handover;
 use super::message::{Message, Wait, receive, send};
 use super::notify::Notify;
 use crate::report;
@@ -104,7 +105,7 @@ impl Link {
 
     /// The daemon serves.
     pub fn ready(&self) {
-        self.tell(&Message::Ready, None);
+        self.tell(&Message::Ready(handover::VERSION), None);
     }
 
     /// Tells the service manager, as the process that it knows.

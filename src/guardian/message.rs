@@ -28,8 +28,10 @@ pub enum Message {
     Forget(String),
     /// To a daemon: that was all that a daemon before it left.
     Begin,
-    /// To the guardian: the daemon serves.
-    Ready,
+    /// To the guardian: the daemon serves, and its binary as a guardian takes over a [`handover`] of this version.
+    ///
+    /// [`handover`]: super::handover
+    Ready(u32),
     /// To the guardian: lines for the service manager.
     Notify(String),
     /// To a daemon: this process, which lost its own daemon, has ended, and is kept until it says `Reap`.
@@ -46,7 +48,7 @@ impl fmt::Display for Message {
             Message::Keep(name) => write!(f, "keep {name}"),
             Message::Forget(name) => write!(f, "forget {name}"),
             Message::Begin => f.write_str("begin"),
-            Message::Ready => f.write_str("ready"),
+            Message::Ready(version) => write!(f, "ready {version}"),
             Message::Notify(lines) => write!(f, "notify {lines}"),
             Message::Ended(pid, ExitStatus::Code(code)) => write!(f, "exited {pid} {code}"),
             Message::Ended(pid, ExitStatus::Signal(number)) => write!(f, "killed {pid} {number}"),
@@ -65,7 +67,7 @@ impl Message {
             "keep" => Message::Keep(rest.to_owned()),
             "forget" => Message::Forget(rest.to_owned()),
             "begin" => Message::Begin,
-            "ready" => Message::Ready,
+            "ready" => Message::Ready(rest.parse().ok()?),
             "notify" => Message::Notify(rest.to_owned()),
             "exited" => {
                 let (number, code) = end()?;
@@ -182,7 +184,7 @@ mod tests {
             Message::Keep("a b".into()),
             Message::Forget("program-1/stdout".into()),
             Message::Begin,
-            Message::Ready,
+            Message::Ready(1),
             Message::Notify("RELOADING=1\nMONOTONIC_USEC=5".into()),
             Message::Ended(pid, ExitStatus::Code(3)),
             Message::Ended(pid, ExitStatus::Signal(9)),

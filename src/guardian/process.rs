@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,11 +16,12 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Signal;
 
+use super::handover::{self, Held};
 use super::message::{Message, Wait, receive, send};
 use super::notify::Notify;
 use crate::clock::BootTime;
 use crate::report;
-use crate::sys::process::{self, Pid};
+use crate::sys::process::{self, ExitStatus, Pid};
 use crate::sys::signals::Signals;
 use crate::sys::{self, background, procfs};
 
@@ -29,8 +32,14 @@ const HUP: i32 = Signal::HUP.as_raw();
 const INT: i32 = Signal::INT.as_raw();
 const QUIT: i32 = Signal::QUIT.as_raw();
 const TERM: i32 = Signal::TERM.as_raw();
+const KILL: i32 = Signal::KILL.as_raw();
+const USR2: i32 = Signal::USR2.as_raw();
 const CHLD: i32 = Signal::CHILD.as_raw();
 
+/// How long a new binary has to come up. Else the old one goes on.
+const SERVES_WITHIN: Duration = Duration::from_secs(5);
+/// How long a daemon has to answer what it has accepted and leave.
+const LEAVES_WITHIN: Duration = Duration::from_secs(15);
 /// Longest wait before a daemon is started again that has served: its clients are waiting.
 const LONGEST_ABSENCE: Duration = Duration::from_millis(500);
 /// The same for one that fails before it serves: what keeps it from that may last.
@@ -46,6 +55,8 @@ pub struct Options {
     pub arguments: Vec<OsString>,
     /// Gets one byte once the daemon serves.
     pub ready: Option<OwnedFd>,
+    /// The number of the file in which the guardian that this process was has written down what it held.
+    pub handover: Option<i32>,
 }
 
 /// Starts the daemon, and starts it again should it die, until it ends by itself: with its exit code.
@@ -69,6 +80,11 @@ struct Guardian {
     notify: Notify,
     /// What runs as the daemon: this very binary, whatever becomes of its file.
     binary: File,
+    /// Where the binary was found, and where an upgrade is looked for.
+    path: PathBuf,
+    upgrade: Upgrade,
+    /// Another upgrade was asked for meanwhile.
+    again: bool,
     /// What daemons handed over, by name.
     kept: BTreeMap<String, OwnedFd>,
     daemon: Option<Daemon>,
@@ -82,8 +98,23 @@ struct Guardian {
     asked: Option<i32>,
 }
 
+/// How far the change to another binary has come.
+enum Upgrade {
+    No,
+    /// The daemon was asked to leave, and is killed then.
+    Leaving {
+        to: File,
+        until: BootTime,
+    },
+    /// A daemon of the new binary is to serve by then.
+    Trying {
+        with: File,
+        until: BootTime,
+    },
+}
+
 struct Daemon {
-    child: Child,
+    pid: Pid,
     socket: OwnedFd,
     /// What there was no room for yet.
     outbox: VecDeque<Message>,
@@ -94,23 +125,43 @@ struct Daemon {
 
 impl Guardian {
     fn new(options: Options) -> io::Result<Guardian> {
+        let before = options.handover.map(handover::take).transpose()?;
         background::keep_inherited();
         let (_, raised) = process::raise_open_files();
         raised?;
         process::become_subreaper()?;
-        Ok(Guardian {
+        let now = BootTime::now();
+        let mut guardian = Guardian {
             arguments: options.arguments,
             ready: options.ready,
-            signals: Signals::catch(&[HUP, INT, QUIT, TERM, CHLD])?,
+            signals: Signals::catch(&[HUP, INT, QUIT, TERM, USR2, CHLD])?,
             notify: Notify::from_environment(),
             binary: File::open("/proc/self/exe")?,
+            path: procfs::exe(Pid::own().number()).unwrap_or_default(),
+            upgrade: Upgrade::No,
+            again: false,
             kept: BTreeMap::new(),
             daemon: None,
-            start_at: BootTime::now(),
+            start_at: now,
             failures: 0,
             has_served: false,
             asked: None,
-        })
+        };
+        if let Some(before) = before {
+            guardian.kept = before.kept.into_iter().collect();
+            guardian.has_served = true;
+            guardian.daemon = Some(Daemon {
+                pid: before.daemon,
+                socket: before.socket,
+                outbox: VecDeque::new(),
+                told: HashSet::new(),
+                served_since: Some(now),
+            });
+            if before.again {
+                guardian.begin_upgrade();
+            }
+        }
+        Ok(guardian)
     }
 
     fn guard(mut self) -> io::Result<ExitCode> {
@@ -119,6 +170,14 @@ impl Guardian {
                 match self.start() {
                     Ok(daemon) => self.daemon = Some(daemon),
                     Err(error) if !self.has_served => return Err(error),
+                    Err(error) if matches!(self.upgrade, Upgrade::Trying { .. }) => {
+                        self.upgrade = Upgrade::No;
+                        self.again = false;
+                        report::error(format_args!(
+                            "the new binary cannot be started: {}: the old one goes on",
+                            sys::reason(&error)
+                        ));
+                    }
                     Err(error) => {
                         report::error(format_args!(
                             "the daemon cannot be started: {}",
@@ -133,6 +192,7 @@ impl Guardian {
                 self.hear(number);
             }
             self.receive();
+            self.look_after_upgrade();
             if let Some(code) = self.look_after_daemon() {
                 return Ok(code);
             }
@@ -146,7 +206,10 @@ impl Guardian {
     /// Waits for a signal, a message, room for one, or the next start.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        let mut timeout = None;
+        let mut until = match &self.upgrade {
+            Upgrade::No => None,
+            Upgrade::Leaving { until, .. } | Upgrade::Trying { until, .. } => Some(*until),
+        };
         match &self.daemon {
             Some(daemon) => {
                 let mut interest = PollFlags::IN;
@@ -155,8 +218,9 @@ impl Guardian {
                 }
                 fds.push(PollFd::new(&daemon.socket, interest));
             }
-            None => timeout = Timespec::try_from(self.start_at.since(BootTime::now())).ok(),
+            None => until = Some(self.start_at),
         }
+        let timeout = until.and_then(|at| Timespec::try_from(at.since(BootTime::now())).ok());
         // Interrupted, or without memory: then it looks round for nothing.
         let _ = poll(&mut fds, timeout.as_ref());
     }
@@ -170,7 +234,11 @@ impl Guardian {
         )?;
         // For the one child that is started now: there is no other thread.
         fcntl_setfd(&theirs, FdFlags::empty())?;
-        let child = Command::new(format!("/proc/self/fd/{}", self.binary.as_raw_fd()))
+        let binary = match &self.upgrade {
+            Upgrade::Trying { with, .. } => with,
+            Upgrade::No | Upgrade::Leaving { .. } => &self.binary,
+        };
+        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
             .arg0("hxe")
             .args(&self.arguments)
             .arg("--guarded")
@@ -178,8 +246,10 @@ impl Guardian {
             // Ctrl-C at a terminal is for the guardian, which passes it on.
             .process_group(0)
             .spawn()?;
+        let pid = Pid::new(child.id().cast_signed())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let mut daemon = Daemon {
-            child,
+            pid,
             socket: ours,
             outbox: VecDeque::new(),
             told: HashSet::new(),
@@ -196,7 +266,7 @@ impl Guardian {
                 )?;
             }
         }
-        for (pid, status) in ended_children(daemon.pid()) {
+        for (pid, status) in ended_children(daemon.pid) {
             daemon.told.insert(pid);
             daemon.outbox.push_back(Message::Ended(pid, status));
         }
@@ -209,6 +279,7 @@ impl Guardian {
     fn hear(&mut self, number: i32) {
         let number = match number {
             CHLD => return,
+            USR2 => return self.begin_upgrade(),
             // The same to a daemon.
             INT => TERM,
             other => other,
@@ -238,9 +309,10 @@ impl Guardian {
                     "no descriptor is left to keep {name}: it will not outlive the daemon"
                 )),
                 Ok((Message::Forget(name), _)) => drop(self.kept.remove(&name)),
-                Ok((Message::Ready, _)) => {
+                Ok((Message::Ready(version), _)) => {
                     daemon.served_since = Some(BootTime::now());
                     self.has_served = true;
+                    self.end_upgrade(version);
                     if let Some(ready) = self.ready.take()
                         && let Err(error) = background::announce(ready)
                     {
@@ -263,19 +335,36 @@ impl Guardian {
 
     /// Sees whether the daemon has ended; the exit code, if that was as it should be.
     fn look_after_daemon(&mut self) -> Option<ExitCode> {
-        let daemon = self.daemon.as_mut()?;
-        let status = daemon.child.try_wait().ok().flatten()?;
+        let daemon = self.daemon.as_ref()?;
+        let status = process::reap(daemon.pid).ok().flatten()?;
         let served = daemon
             .served_since
             .map(|since| BootTime::now().since(since));
         self.daemon = None;
-        match status.code() {
-            Some(0) => return Some(ExitCode::SUCCESS),
-            // What keeps it from starting has been said by itself.
-            Some(code) if !self.has_served => {
-                return Some(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        self.start_at = BootTime::now();
+        match mem::replace(&mut self.upgrade, Upgrade::No) {
+            Upgrade::No => {}
+            // However it left: its programs are on record.
+            Upgrade::Leaving { to, .. } if status != ExitStatus::Code(0) => {
+                let until = self.start_at + SERVES_WITHIN;
+                self.upgrade = Upgrade::Trying { with: to, until };
+                return None;
             }
-            _ => {}
+            Upgrade::Leaving { .. } => {}
+            Upgrade::Trying { .. } => {
+                report::error(format_args!(
+                    "the new binary {} before it served: the old one goes on",
+                    describe(status)
+                ));
+                self.again = false;
+                return None;
+            }
+        }
+        match status {
+            ExitStatus::Code(0) => return Some(ExitCode::SUCCESS),
+            // What keeps it from starting has been said by itself.
+            ExitStatus::Code(code) if !self.has_served => return Some(ExitCode::from(code)),
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => {}
         }
         report::error(format_args!(
             "the daemon {}; it is started again, and its programs run on",
@@ -294,6 +383,103 @@ impl Guardian {
         None
     }
 
+    /// Asks the daemon to leave, for the binary that is now where ours was.
+    fn begin_upgrade(&mut self) {
+        if !matches!(self.upgrade, Upgrade::No) {
+            self.again = true;
+            return;
+        }
+        if self.asked.is_some() {
+            return;
+        }
+        let to = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) => {
+                let (path, reason) = (self.path.display(), sys::reason(&error));
+                report::error(format_args!("hxe cannot be upgraded: {path}: {reason}"));
+                return;
+            }
+        };
+        let now = BootTime::now();
+        self.upgrade = match &mut self.daemon {
+            Some(daemon) => {
+                daemon.outbox.push_back(Message::Signal(USR2));
+                Upgrade::Leaving {
+                    to,
+                    until: now + LEAVES_WITHIN,
+                }
+            }
+            None => {
+                self.start_at = now;
+                Upgrade::Trying {
+                    with: to,
+                    until: now + SERVES_WITHIN,
+                }
+            }
+        };
+    }
+
+    /// Gives up on whom the upgrade has waited for long enough.
+    fn look_after_upgrade(&mut self) {
+        let (Upgrade::Leaving { until, .. } | Upgrade::Trying { until, .. }) = &self.upgrade else {
+            return;
+        };
+        if BootTime::now() >= *until
+            && let Some(daemon) = &self.daemon
+        {
+            // What follows is decided when it has ended.
+            let _ = process::kill(daemon.pid, KILL);
+        }
+    }
+
+    /// A daemon serves. If it is the new one, its binary is the one from now on, for this process, too.
+    fn end_upgrade(&mut self, version: u32) {
+        match mem::replace(&mut self.upgrade, Upgrade::No) {
+            Upgrade::Trying { with, .. } => self.binary = with,
+            other => {
+                self.upgrade = other;
+                return;
+            }
+        }
+        report::info(format_args!("hxe has been upgraded"));
+        if version == handover::VERSION {
+            // Returns only if it could not be done.
+            let error = self.become_new().err();
+            let reason = error.map_or_else(String::new, |error| sys::reason(&error));
+            report::warn(format_args!("the guardian stays the old one: {reason}"));
+        }
+        if mem::take(&mut self.again) {
+            self.begin_upgrade();
+        }
+    }
+
+    /// Executes the new binary in this process, which goes on as the guardian that it was.
+    fn become_new(&self) -> io::Result<()> {
+        let Some(daemon) = &self.daemon else {
+            return Ok(());
+        };
+        let held = Held {
+            daemon: daemon.pid,
+            socket: daemon.socket.as_fd(),
+            kept: self
+                .kept
+                .iter()
+                .map(|(name, fd)| (name.as_str(), fd.as_fd()))
+                .collect(),
+            again: self.again,
+        };
+        let file = held.write()?;
+        held.stay_open(&file, true)?;
+        let error = Command::new(format!("/proc/self/fd/{}", self.binary.as_raw_fd()))
+            .arg0("hxe")
+            .args(&self.arguments)
+            .arg("--handover")
+            .arg(file.as_raw_fd().to_string())
+            .exec();
+        held.stay_open(&file, false)?;
+        Err(error)
+    }
+
     /// Puts the next start off, longer each time in a row.
     fn pause(&mut self) {
         let wait = match self.failures {
@@ -310,7 +496,7 @@ impl Guardian {
         let Some(daemon) = &mut self.daemon else {
             return;
         };
-        for (pid, status) in ended_children(daemon.pid()) {
+        for (pid, status) in ended_children(daemon.pid) {
             if daemon.told.insert(pid) {
                 daemon.outbox.push_back(Message::Ended(pid, status));
             }
@@ -319,10 +505,6 @@ impl Guardian {
 }
 
 impl Daemon {
-    fn pid(&self) -> Option<Pid> {
-        Pid::new(self.child.id().cast_signed())
-    }
-
     /// Sends what there is room for.
     fn flush(&mut self) {
         while let Some(message) = self.outbox.front() {
@@ -336,19 +518,18 @@ impl Daemon {
 }
 
 /// Our children that have ended, but for the daemon, each left as it is.
-fn ended_children(daemon: Option<Pid>) -> Vec<(Pid, process::ExitStatus)> {
+fn ended_children(daemon: Pid) -> Vec<(Pid, ExitStatus)> {
     let children = procfs::adopted().unwrap_or_default();
     children
         .into_iter()
-        .filter(|pid| Some(*pid) != daemon)
+        .filter(|pid| *pid != daemon)
         .filter_map(|pid| Some((pid, process::peek_exit(pid).ok().flatten()?)))
         .collect()
 }
 
 fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with exit code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
+    match status {
+        ExitStatus::Code(code) => format!("ended with exit code {code}"),
+        ExitStatus::Signal(number) => format!("was killed by signal {number}"),
     }
 }

@@ -331,6 +331,14 @@ impl<R> Machine<R> {
         out
     }
 
+    /// Lets go of all callers: somebody else goes on, and they are told so.
+    pub fn release(&mut self) -> Vec<R> {
+        mem::take(&mut self.waiting)
+            .into_iter()
+            .map(|(Waiting::Up(caller) | Waiting::Down(caller))| caller)
+            .collect()
+    }
+
     fn want_up(&mut self, caller: R) {
         self.goal = Goal::Up;
         self.waiting.push(Waiting::Up(caller));

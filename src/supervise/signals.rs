@@ -8,7 +8,7 @@ use std::io;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::watcher::Mail;
@@ -17,14 +17,16 @@ use crate::sys::process::{self, Pid};
 use crate::sys::procfs;
 
 /// What the outside asks of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
-    /// TERM or INT: stop every program, then end.
-    Terminate,
-    /// QUIT: end, and leave the programs running.
-    Leave,
     /// HUP: read the configuration again.
     Reload,
+    /// USR2: end, and leave the programs running, for the binary now on disk to go on.
+    Upgrade,
+    /// QUIT: end, and leave the programs running.
+    Leave,
+    /// TERM or INT: stop every program, then end.
+    Terminate,
 }
 
 impl Request {
@@ -33,6 +35,7 @@ impl Request {
         match number {
             SIGTERM | SIGINT => Some(Request::Terminate),
             SIGQUIT => Some(Request::Leave),
+            SIGUSR2 => Some(Request::Upgrade),
             SIGHUP => Some(Request::Reload),
             _ => None,
         }
@@ -58,7 +61,7 @@ impl Requests {
 
     /// Whether the daemon is to end.
     pub fn is_end(&self) -> bool {
-        matches!(*self.lock(), Some(Request::Terminate | Request::Leave))
+        *self.lock() > Some(Request::Reload)
     }
 
     /// Asks for what a signal asks for.
@@ -70,12 +73,8 @@ impl Requests {
 
     fn ask(&self, request: Request) {
         let mut waiting = self.lock();
-        // A reload puts no end off, and what is to be stopped is not left.
-        *waiting = match (*waiting, request) {
-            (Some(Request::Terminate), _) => Some(Request::Terminate),
-            (Some(Request::Leave), Request::Reload) => Some(Request::Leave),
-            (_, request) => Some(request),
-        };
+        // The one that goes further: a reload puts no end off, and what is to be stopped is not left.
+        *waiting = (*waiting).max(Some(request));
         self.asked.notify_one();
     }
 
@@ -138,7 +137,7 @@ impl Children {
 /// # Errors
 /// The handlers cannot be installed.
 pub fn catch() -> io::Result<Signals> {
-    Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP])
+    Signals::new([SIGCHLD, SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2])
 }
 
 /// Starts `hxe-signals`; what the outside asks for arrives at the requests that are returned.

@@ -31,6 +31,8 @@ use crate::sys::process;
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long programs that an earlier daemon left may hold up the start, all together.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+/// How long watchers that are busy may hold up a daemon that leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long watchers that are busy may hold up the signals of the daemon's end, all together.
 const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Time for the last programs to be cleared up after, beyond their stop_timeout.
@@ -315,6 +317,29 @@ impl Supervisor {
         }
     }
 
+    /// Lets go of every program as it is, for another daemon to go on with. From its begin on, changes are refused with
+    /// [`Refusal::Busy`]; when it returns, nothing more is done here.
+    pub fn leave(&self) {
+        let programs = self
+            .programs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.stopping.store(true, Ordering::SeqCst);
+        let mailboxes: Vec<_> = programs
+            .values()
+            .map(|handle| handle.mailbox.clone())
+            .collect();
+        drop(programs);
+        let (sender, left) = sync_channel(0);
+        for mailbox in mailboxes {
+            // One that is busy works its mailbox off: this does not take long.
+            let _ = mailbox.send(Mail::Leave(sender.clone()));
+        }
+        drop(sender);
+        // Ends when the last watcher drops its end. What one is still at then stands in its record.
+        let _ = left.recv_timeout(LEAVE_PATIENCE);
+    }
+
     pub(super) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -425,7 +450,7 @@ impl Supervisor {
         match refused {
             Some((Mail::Command(_, caller), refusal)) => caller(Err(refusal)),
             Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
-            Some((Mail::Autostart | Mail::Reached(_) | Mail::Wake, _)) | None => {}
+            Some((Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake, _)) | None => {}
         }
     }
 

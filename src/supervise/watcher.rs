@@ -32,6 +32,10 @@ pub(super) const MAILBOX: usize = 8;
 /// A run that ends sooner and leaves processes behind has most likely put itself into the background.
 const FORKED_AWAY: Duration = Duration::from_secs(1);
 
+/// What callers are told whom another daemon will serve.
+pub(super) const LEAVING: Refusal =
+    Refusal::Busy("Another hxe takes over: what was asked for goes on, ask again how it ended");
+
 /// What a watcher is told.
 pub(super) enum Mail {
     Command(Command, Caller<Done>),
@@ -41,6 +45,8 @@ pub(super) enum Mail {
     Autostart,
     /// Dropping the sender says that all mail before this one has been acted on.
     Reached(SyncSender<()>),
+    /// Let go of the program, as another daemon goes on with it. Dropping the sender says that this is done.
+    Leave(SyncSender<()>),
     /// Something may have changed: the process may have ended, the definition may be new.
     Wake,
 }
@@ -127,8 +133,8 @@ pub(super) struct Watcher {
     found: Option<Record>,
     /// The program goes on as an earlier daemon of this boot left it: it is started by no start of the daemon.
     resumed: bool,
-    /// The program has been removed.
-    gone: bool,
+    /// The program is no longer ours: why not.
+    gone: Option<Gone>,
 }
 
 impl Watcher {
@@ -152,7 +158,7 @@ impl Watcher {
             recorded: None,
             resumed: found.is_some(),
             found,
-            gone: false,
+            gone: None,
         }
     }
 
@@ -166,7 +172,7 @@ impl Watcher {
                 self.id
             ));
         }
-        while !self.gone {
+        while self.gone.is_none() {
             let mail = match self.machine.deadline() {
                 Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
                 None => self
@@ -189,9 +195,11 @@ impl Watcher {
                 self.supervisor.events.publish(self.id, Vec::new());
             }
         }
-        // Who had written to the program before it was removed is told so; nobody can any more.
-        while let Ok(mail) = self.inbox.try_recv() {
-            refuse(mail);
+        // Who had written before that is told so; nobody can any more.
+        if let Some(gone) = self.gone {
+            while let Ok(mail) = self.inbox.try_recv() {
+                gone.refuse(mail);
+            }
         }
     }
 
@@ -201,9 +209,12 @@ impl Watcher {
             self.step(Event::Exited(exit));
         }
         self.step(Event::Tick);
-        match mail {
+        let mail = match (mail, self.gone) {
             // That end was all that a removal waited for: nothing may be started any more.
-            Some(mail) if self.gone => refuse(mail),
+            (Some(mail), Some(gone)) => return gone.refuse(mail),
+            (mail, _) => mail,
+        };
+        match mail {
             Some(Mail::Command(command, caller)) => {
                 let caller = Asker::Command(caller);
                 self.step(match command {
@@ -216,6 +227,10 @@ impl Watcher {
             Some(Mail::Autostart) if self.resumed => {}
             Some(Mail::Autostart) => self.step(Event::Autostart),
             Some(Mail::Reached(sender)) => drop(sender),
+            Some(Mail::Leave(sender)) => {
+                self.leave();
+                drop(sender);
+            }
             Some(Mail::Wake) | None => {}
         }
     }
@@ -300,10 +315,21 @@ impl Watcher {
         }
     }
 
+    /// Lets go of the program as it is: what is wanted stands in its record, and who waits is told to ask again.
+    fn leave(&mut self) {
+        for asker in self.machine.release() {
+            match asker {
+                Asker::Command(caller) => caller(Err(Gone::Left.refusal())),
+                Asker::Delete(caller) => caller(Err(Gone::Left.refusal())),
+            }
+        }
+        self.gone = Some(Gone::Left);
+    }
+
     /// Removes the program if nothing of it runs; else stops it and comes back.
     fn delete(&mut self, caller: Caller<()>) {
-        if self.gone {
-            return caller(Err(Refusal::NotFound));
+        if let Some(gone) = self.gone {
+            return caller(Err(gone.refusal()));
         }
         if self.run.is_some() || matches!(self.machine.state(), State::Backoff { .. }) {
             return self.step(Event::Stop {
@@ -312,7 +338,7 @@ impl Watcher {
             });
         }
         let removed = self.supervisor.remove(self.id);
-        self.gone = removed.is_ok();
+        self.gone = removed.is_ok().then_some(Gone::Removed);
         caller(removed);
     }
 
@@ -546,12 +572,29 @@ impl Watcher {
     }
 }
 
-/// Answers mail to a program that is removed.
-fn refuse(mail: Mail) {
-    match mail {
-        Mail::Command(_, caller) => caller(Err(Refusal::NotFound)),
-        Mail::Delete(caller) => caller(Err(Refusal::NotFound)),
-        Mail::Autostart | Mail::Reached(_) | Mail::Wake => {}
+/// Why a program is no longer ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    Removed,
+    /// To another daemon.
+    Left,
+}
+
+impl Gone {
+    fn refusal(self) -> Refusal {
+        match self {
+            Gone::Removed => Refusal::NotFound,
+            Gone::Left => LEAVING,
+        }
+    }
+
+    /// Answers mail that came too late.
+    fn refuse(self, mail: Mail) {
+        match mail {
+            Mail::Command(_, caller) => caller(Err(self.refusal())),
+            Mail::Delete(caller) => caller(Err(self.refusal())),
+            Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
+        }
     }
 }
 

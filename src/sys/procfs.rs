@@ -1,7 +1,9 @@
 //! What `/proc` tells about processes. Every answer may be out of date when it arrives: processes come and go.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::process::Pid;
 
@@ -85,6 +87,20 @@ pub fn adopted() -> io::Result<Vec<Pid>> {
         }
     }
     Ok(children)
+}
+
+/// The binary that a process runs, as a path, also where that has been replaced since; `None` where we may not look.
+pub fn exe(pid: i32) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let bytes = path.as_os_str().as_bytes();
+    let known = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+    Some(PathBuf::from(OsStr::from_bytes(known)))
+}
+
+/// Whether a process was started with this argument; no, where we may not look.
+pub fn has_argument(pid: i32, argument: &[u8]) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == argument))
 }
 
 /// Whether the environment that a process was started with has this `NAME=value`; no, where we may not look.

@@ -46,6 +46,8 @@ mod stopping;
 mod support;
 /// What the daemon's own death leaves as it was.
 mod survival;
+/// Changing to another binary, and leaving the programs to another daemon.
+mod upgrade;
 /// What is refused in a body or a query.
 mod validation;
 /// Opening a WebSocket, logging in there, and how it ends.

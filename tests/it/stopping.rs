@@ -139,9 +139,9 @@ fn what_was_left_behind_is_reaped() {
     let script = r#"(setsid sh -c "$LEAVE" &); echo ready; exec sleep 1000"#;
     let (program, left) = with_leftover(&daemon, script);
     program.says("ready");
-    until(|| children(daemon.pid()).contains(&left));
+    until(|| children(daemon.server_pid()).contains(&left));
     program.stopped();
-    until(|| children(daemon.pid()).is_empty());
+    until(|| children(daemon.server_pid()).is_empty());
 }
 
 #[test]

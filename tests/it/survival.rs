@@ -1,6 +1,8 @@
+use std::path::Path;
+
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Setup, is_alive, kill, sh, sleeper, stubborn, until};
+use crate::support::{Daemon, Definition, Setup, is_alive, kill, sh, sleeper, stubborn, until};
 
 /// Lets the daemon die in this way, and gives the one that comes after it.
 type Death = fn(Daemon) -> Daemon;
@@ -92,10 +94,18 @@ fn an_adopted_program_that_is_killed_comes_back() {
     }
 }
 
+/// A program that ends with code 3 and last words when it gets USR1.
+fn fragile(name: &str) -> Definition {
+    sh(
+        name,
+        "trap 'echo last words; exit 3' USR1; echo ready; while :; do sleep 0.05; done",
+    )
+}
+
 #[test]
 fn a_program_that_ended_while_there_was_no_daemon_is_treated_by_its_policy() {
-    for (setup, dies) in DEATHS {
-        let mut daemon = setup().start();
+    for setup in [Setup::new(), Setup::new().no_guardian()] {
+        let mut daemon = setup.start();
         let comes_back = sleeper("a")
             .with("auto_restart", true)
             .with("restart_delay", "10ms");
@@ -113,6 +123,42 @@ fn a_program_that_ended_while_there_was_no_daemon_is_treated_by_its_policy() {
         daemon.program(&ids[0]).other_pid(pids[0]);
         assert_eq!(daemon.program(&ids[1]).state(), "failed");
     }
+}
+
+#[test]
+fn the_guardian_knows_how_a_program_ended_meanwhile_and_its_last_words() {
+    let daemon = Daemon::start();
+    let program = daemon.create(&fragile("a")).started();
+    program.says("ready");
+    let pid = program.pid();
+    let server = daemon.server_pid();
+    // So that no daemon comes before the program has ended.
+    daemon.signal(Signal::STOP);
+    kill(server, Signal::KILL);
+    until(|| !is_alive(server));
+    kill(pid, Signal::USR1);
+    until(|| !is_alive(pid));
+    daemon.signal(Signal::CONT);
+    let ended = program.reaches("failed");
+    assert_eq!(ended["exit_code"], 3);
+    program.says("last words");
+    until(|| !Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn the_exit_code_of_an_adopted_program_is_known() {
+    let daemon = Daemon::start();
+    let program = daemon.create(&fragile("a")).started();
+    program.says("ready");
+    let id = program.id.clone();
+    let daemon = server(daemon);
+    let program = daemon.program(&id);
+    let pid = program.pid();
+    kill(pid, Signal::USR1);
+    let ended = program.reaches("failed");
+    assert_eq!(ended["exit_code"], 3);
+    program.says("last words");
+    until(|| !Path::new(&format!("/proc/{pid}")).exists());
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Setup {
     user: Option<u32>,
     open_files: Option<u32>,
     guarded: bool,
+    /// Runs a copy of the binary.
+    copied: bool,
     home: Arc<TempDir>,
 }
 
@@ -39,6 +41,7 @@ impl Setup {
             user: None,
             open_files: None,
             guarded: true,
+            copied: false,
             home: Arc::new(home),
         };
         let path = |name| format!("{:?}", setup.path(name));
@@ -69,6 +72,13 @@ impl Setup {
             Some(own) => own.trim_matches('"'),
             None => "password",
         }
+    }
+
+    /// Runs a copy of the binary, in the daemon's directory, which may be replaced: its path.
+    pub fn own_binary(mut self) -> (Setup, PathBuf) {
+        self.copied = true;
+        let copy = self.binary();
+        (self, copy)
     }
 
     /// Runs the daemon without its guardian.
@@ -199,7 +209,7 @@ impl Setup {
     /// The binary under test; for another user a copy, as the build directory may be closed to it.
     fn binary(&self) -> PathBuf {
         let built = PathBuf::from(env!("CARGO_BIN_EXE_hxe"));
-        if self.user.is_none() {
+        if self.user.is_none() && !self.copied {
             return built;
         }
         let copy = self.path("hxe");
