@@ -25,7 +25,7 @@ use crate::program::{MaxRestarts, ProgramId, Signal};
 use crate::report;
 use crate::sys;
 use crate::sys::process::{self, ExitStatus, Pid};
-use crate::sys::procfs;
+use crate::sys::{fault, procfs};
 
 /// Mails that may wait; a caller beyond is told that the program is busy.
 pub(super) const MAILBOX: usize = 8;
@@ -243,9 +243,13 @@ impl Watcher {
         while let Some(event) = events.pop_front() {
             let policy = self.policy();
             let effects = self.machine.step(event, BootTime::now(), &policy);
+            let is_idle = effects.is_empty();
+            fault::point_unless(is_idle, "decided");
             // Before anything is done: a daemon that dies in between leaves what was to be done.
             self.record();
+            fault::point_unless(is_idle, "recorded");
             self.bury();
+            fault::point_unless(is_idle, "buried");
             for effect in effects {
                 match effect {
                     Effect::Spawn => events.push_back(self.spawn()),
@@ -257,6 +261,7 @@ impl Watcher {
                 }
             }
         }
+        fault::point_unless(told.is_empty(), "done");
         self.publish();
         self.supervisor.events.publish(self.id, told);
         for (asker, answer, done) in answers {
@@ -380,6 +385,7 @@ impl Watcher {
             &run_id,
             &output,
             |pid| {
+                fault::point("forked");
                 // Known before it runs, so that the end of even the shortest run finds its watcher.
                 let start_ticks = procfs::stat(pid.number())?.start_ticks;
                 traces = Some(Traces {
@@ -397,9 +403,12 @@ impl Watcher {
                     id: run_id.clone(),
                 };
                 let record = last.record(self.machine.save(), Some(run));
-                supervisor.records.write(self.id, &record)
+                supervisor.records.write(self.id, &record)?;
+                fault::point("fork recorded");
+                Ok(())
             },
         );
+        fault::point("executed");
         match (result, traces) {
             (Ok(pid), Some(traces)) => {
                 self.last = last;
@@ -440,7 +449,9 @@ impl Watcher {
         };
         let run = self.run.take()?;
         let exit = exit(status);
+        fault::point("seen");
         self.clear_up_after(run, exit);
+        fault::point("cleared up");
         Some(exit)
     }
 
@@ -516,6 +527,7 @@ impl Watcher {
         }
         let signal = self.published.get().program.definition.stop_signal;
         self.signal_group(pid, signal);
+        fault::point("signalled");
         // A stopped process must run to see the signal.
         self.signal_group(pid, Signal::CONT);
     }

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod bell;
+pub mod fault;
 pub mod process;
 pub mod procfs;
 pub mod random;

@@ -1,8 +1,10 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Definition, Setup, is_alive, kill, sh, sleeper, stubborn, until};
+use crate::support::{
+    Daemon, Definition, Setup, is_alive, kill, processes_with, sh, sleeper, stubborn, until,
+};
 
 /// Lets the daemon die in this way, and gives the one that comes after it.
 type Death = fn(Daemon) -> Daemon;
@@ -245,5 +247,115 @@ fn no_line_is_lost_by_kills_at_full_speed() {
             assert_eq!(lines.next(), Some(number.to_string().as_str()));
         }
         assert_eq!(lines.next(), Some("done"));
+    }
+}
+
+/// Where the daemon can die on the way of a program, see `sys::fault` in the daemon.
+const STEPS: [&str; 10] = [
+    "decided",
+    "recorded",
+    "buried",
+    "forked",
+    "fork recorded",
+    "executed",
+    "done",
+    "seen",
+    "cleared up",
+    "signalled",
+];
+
+/// A daemon that dies at a step once it is told to, and where to write that.
+fn mortal() -> (Daemon, PathBuf) {
+    let setup = Setup::new();
+    let fault = setup.path("fault");
+    let path = fault
+        .to_str()
+        .expect("temporary paths are UTF-8")
+        .to_owned();
+    (setup.variable("HXE_FAULT", &path).start(), fault)
+}
+
+/// Has something asked of the program while the daemon dies at a step, if it comes by there.
+fn ask_and_die(daemon: &Daemon, fault: &Path, step: &str, path: &str) {
+    std::fs::write(fault, step).unwrap();
+    let token = daemon.token();
+    let mut connection = daemon.sent(format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    ));
+    // Its answer, or the end of the daemon that would have given it.
+    connection.wait_for_end();
+    let _ = std::fs::remove_file(fault);
+}
+
+/// A program that does nothing, and whose processes can be told from all others.
+fn marked(name: &str, mark: &str) -> Definition {
+    sh(name, &format!(": {mark}; while :; do sleep 1000; done"))
+}
+
+/// The processes of such a program.
+fn processes(mark: &str) -> Vec<i32> {
+    processes_with(mark)
+}
+
+#[test]
+fn a_start_ends_with_one_process_at_whichever_step_the_daemon_dies() {
+    let (daemon, fault) = mortal();
+    for step in STEPS {
+        let name = step.replace(' ', "-");
+        let mark = format!("start-{name}-{}", daemon.pid());
+        let program = daemon.create(&marked(&name, &mark));
+        ask_and_die(&daemon, &fault, step, &program.path("/start"));
+        // At the first steps nothing is on record yet, and who asked has to ask again.
+        if step == "decided" && program.state() == "stopped" {
+            program.post("start").ok(200);
+        }
+        program.reaches("running");
+        let pid = program.pid();
+        // What it forks looks like itself until it has become another program.
+        until(|| processes(&mark) == [pid]);
+    }
+}
+
+#[test]
+fn a_stop_ends_with_no_process_at_whichever_step_the_daemon_dies() {
+    let (daemon, fault) = mortal();
+    for step in STEPS {
+        let name = step.replace(' ', "-");
+        let mark = format!("stop-{name}-{}", daemon.pid());
+        let program = daemon.create(&marked(&name, &mark)).started();
+        ask_and_die(&daemon, &fault, step, &program.path("/stop"));
+        if step == "decided" && program.state() == "running" {
+            program.stopped();
+        }
+        program.reaches("stopped");
+        assert!(processes(&mark).is_empty(), "{step}");
+    }
+}
+
+#[test]
+fn a_crash_is_followed_by_one_process_at_whichever_step_the_daemon_dies() {
+    let (daemon, fault) = mortal();
+    for step in STEPS {
+        let name = step.replace(' ', "-");
+        let mark = format!("crash-{name}-{}", daemon.pid());
+        let definition = marked(&name, &mark)
+            .with("auto_restart", true)
+            .with("restart_delay", "10ms");
+        let program = daemon.create(&definition).started();
+        let pid = program.pid();
+        let server = daemon.server_pid();
+        std::fs::write(&fault, step).unwrap();
+        kill(pid, Signal::KILL);
+        until(|| matches!(processes(&mark)[..], [next] if next != pid));
+        // Who removes it decides: it dies only if it could, and then there is another one.
+        if std::fs::remove_file(&fault).is_err() {
+            until(|| daemon.server_pid() != server);
+        }
+        until(|| {
+            program
+                .try_pid()
+                .is_some_and(|pid| processes(&mark) == [pid])
+        });
+        program.stopped();
     }
 }

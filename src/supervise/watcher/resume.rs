@@ -89,6 +89,14 @@ impl Watcher {
         self.run = Some(self.run(run, adopted, Origin::Earlier));
         match self.machine.state() {
             State::Starting { .. } => self.step(Event::Spawned(pid)),
+            State::Stopping { kill_at, .. } => {
+                // The signal may not have been sent. Twice is better than never.
+                match kill_at {
+                    Some(_) => self.terminate(pid),
+                    None => self.kill(pid),
+                }
+                self.publish();
+            }
             _ => drop(self.publish()),
         }
     }

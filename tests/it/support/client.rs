@@ -132,6 +132,15 @@ impl Connection {
         self.stream.into_inner()
     }
 
+    /// Waits until the daemon has closed the connection, whatever it says before.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) {
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => {}
+        }
+    }
+
     /// Whether the daemon has closed the connection and said nothing more.
     pub fn is_closed(&mut self) -> bool {
         match self.stream.fill_buf() {

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
 pub use follower::Follower;
-pub use process::{children, is_alive, is_root, kill, processes_using, status_field};
+pub use process::{
+    children, is_alive, is_root, kill, processes_using, processes_with, status_field,
+};
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};
 pub use setup::Setup;

@@ -43,6 +43,16 @@ fn pids() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
+/// The living processes that were started with an argument that has this in it.
+pub fn processes_with(mark: &str) -> Vec<i32> {
+    pids()
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(mark) && is_alive(*pid)
+        })
+        .collect()
+}
+
 /// The other processes that hold something below a directory open: a daemon's programs hold its FIFOs.
 pub fn processes_using(dir: &Path) -> Vec<i32> {
     let own = std::process::id().cast_signed();
