@@ -193,7 +193,7 @@ impl Daemon {
 
     /// How many of its threads have names that begin so.
     pub fn threads(&self, name: &str) -> usize {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.server_pid())).expect("it runs");
         tasks
             .filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok())
             .filter(|comm| comm.starts_with(name))
@@ -202,7 +202,7 @@ impl Daemon {
 
     /// Memory that it has in RAM.
     pub fn resident_kib(&self) -> u64 {
-        let value = status_field(self.pid(), "VmRSS").expect("it runs");
+        let value = status_field(self.server_pid(), "VmRSS").expect("it runs");
         let number = value.strip_suffix(" kB").expect("in kB");
         number.parse().expect("a number")
     }
