@@ -146,6 +146,11 @@ impl Connection {
             }
     }
 
+    /// The same, behind an answer: a new one's client is about to ask.
+    pub fn is_idle_again(&self) -> bool {
+        self.served && self.is_idle()
+    }
+
     /// No byte of a request has arrived here, nor waits in the kernel.
     pub fn is_idle(&self) -> bool {
         let mut byte = [0];

@@ -29,6 +29,9 @@ use crate::report;
 /// How long listeners rest when there is nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a client that has connected has to send its first request, when the server closes.
+const GREETING: Duration = Duration::from_millis(300);
+
 /// What an event is about.
 pub enum Subject {
     Timer,
@@ -280,14 +283,21 @@ impl Wire {
         }
         let until = BootTime::now() + patience;
         self.streams.close();
-        let idle: Vec<_> = self.lock().table.take_all(Connection::is_idle).collect();
+        // Who has just connected is about to ask, and is not to be refused.
+        self.close_all(Connection::is_idle_again, BootTime::now() + GREETING);
+        self.close_all(Connection::is_idle, until);
+        self.streams.wait_for_all(until);
+    }
+
+    /// Closes those of the waiting connections that may be closed, and waits for the others to end.
+    fn close_all(&self, may_be: impl Fn(&Connection) -> bool, until: BootTime) {
+        let idle: Vec<_> = self.lock().table.take_all(may_be).collect();
         drop(idle);
-        let state = self.lock();
+        let left = until.since(BootTime::now());
         // Whether all have ended or patience did, there is nothing more to be done.
         let _ = self
             .empty
-            .wait_timeout_while(state, patience, |state| state.table.open() > 0);
-        self.streams.wait_for_all(until);
+            .wait_timeout_while(self.lock(), left, |state| state.table.open() > 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
