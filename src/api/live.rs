@@ -34,6 +34,7 @@ const EVENTS_PER_TURN: usize = 64;
 /// Codes of close frames. Source: RFC 6455 7.4; from 4000 on they are ours, 4000 above those of HTTP.
 mod code {
     pub const GOING_AWAY: u16 = 1001;
+    pub const SERVICE_RESTART: u16 = 1012;
     pub const TRY_AGAIN_LATER: u16 = 1013;
     pub const UNAUTHORIZED: u16 = 4401;
     pub const TIMEOUT: u16 = 4408;
@@ -219,6 +220,10 @@ fn go_on(socket: &WebSocket) -> Result<(), Stop> {
     match socket.ended() {
         None => Ok(()),
         Some(End::Shutdown) => Err(Stop::close(code::GOING_AWAY, "hxe is stopping")),
+        Some(End::Handover) => Err(Stop::close(
+            code::SERVICE_RESTART,
+            "another hxe takes over: connect again",
+        )),
         Some(End::Session) => Err(Stop::close(
             code::UNAUTHORIZED,
             "the token has been logged out, or user name or password have changed",
@@ -314,7 +319,7 @@ impl Ear {
     /// Says what there is to be said before the daemon goes, if the client takes it soon.
     fn tell_the_last(&mut self, socket: &mut WebSocket) -> Result<(), Stop> {
         let until = BootTime::now() + LAST_WORDS;
-        while socket.ended() == Some(End::Shutdown) && BootTime::now() < until {
+        while socket.ended() != Some(End::Session) && BootTime::now() < until {
             if !self.tell(socket)? {
                 break;
             }

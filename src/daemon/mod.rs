@@ -269,7 +269,10 @@ impl Daemon {
             });
             self.supervisor.leave();
         }
-        self.server.shutdown();
+        self.server.shutdown(match end {
+            Request::Upgrade => http::End::Handover,
+            _ => http::End::Shutdown,
+        });
         if end == Request::Upgrade {
             return ExitCode::from(LEFT_FOR_ANOTHER);
         }

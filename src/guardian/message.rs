@@ -108,7 +108,7 @@ pub fn send(
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.as_ref().map(std::slice::from_ref).unwrap_or_default();
+    let fds = fd.as_slice();
     if !fds.is_empty() {
         // There is room for exactly one.
         ancillary.push(SendAncillaryMessage::ScmRights(fds));

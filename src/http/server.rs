@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::service::Erased;
 use super::wire::{Subject, Wire};
-use super::{Limits, Listener, Service, listener};
+use super::{End, Limits, Listener, Service, listener};
 
 /// Enough for a request through JSON, redb and bcrypt, as measured.
 const STACK_BYTES: usize = 256 * 1024;
@@ -61,9 +61,9 @@ impl Server {
     }
 
     /// Stops accepting, closes idle connections, tells streams to end, and returns when all others have their answers and
-    /// all streams have ended, or after 5 s.
-    pub fn shutdown(&self) {
-        self.wire.close(SHUTDOWN_PATIENCE);
+    /// all streams have ended, or after 5 s. `why` is what the streams are told.
+    pub fn shutdown(&self, why: End) {
+        self.wire.close(why, SHUTDOWN_PATIENCE);
     }
 }
 

@@ -939,7 +939,7 @@ fn shutdown_refuses_new_clients_and_answers_those_that_wait() {
     waiting.send(&get("/later"));
     let responder = running.responder();
     thread::scope(|scope| {
-        let down = scope.spawn(|| running.server.shutdown());
+        let down = scope.spawn(|| running.server.shutdown(End::Shutdown));
         idle.assert_closed();
         assert!(!down.is_finished());
         responder.respond(reply(200, "last"));

@@ -20,7 +20,7 @@ use rustix::time::{
 
 use super::connection::Connection;
 use super::service::Behind;
-use super::stream::Streams;
+use super::stream::{End, Streams};
 use super::table::{Key, Table};
 use super::{Limits, Listener};
 use crate::clock::BootTime;
@@ -275,14 +275,14 @@ impl Wire {
 
     /// Stops accepting, closes what is idle, tells streams to end, and waits, up to `patience`, until all that is over and
     /// the rest is answered.
-    pub fn close(&self, patience: Duration) {
+    pub fn close(&self, why: End, patience: Duration) {
         self.closing.store(true, Ordering::Relaxed);
         for listener in &self.listeners {
             // Fails only if it is out of the set already.
             let _ = epoll::delete(&self.epoll, listener);
         }
         let until = BootTime::now() + patience;
-        self.streams.close();
+        self.streams.close(why);
         // Who has just connected is about to ask, and is not to be refused.
         self.close_all(Connection::is_idle_again, BootTime::now() + GREETING);
         self.close_all(Connection::is_idle, until);

@@ -223,12 +223,11 @@ fn no_line_is_lost_by_kills_at_full_speed() {
         );
         let id = daemon.create(&sh("a", &script)).started().id;
         let mut kills = 0;
-        while !daemon
-            .program(&id)
-            .messages("stdout")
-            .last()
-            .is_some_and(|line| line == "done")
-        {
+        let is_done = |daemon: &Daemon| {
+            let messages = daemon.program(&id).messages("stdout");
+            messages.last().is_some_and(|line| line == "done")
+        };
+        while !is_done(&daemon) {
             daemon = dies(daemon);
             kills += 1;
         }

@@ -6,7 +6,7 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Setup, is_alive, sh, sleeper, until};
+use crate::support::{Daemon, Setup, WebSocket, is_alive, sh, sleeper, until};
 
 /// What the binary under test says that it is.
 const OLD: &str = concat!("hxe/", env!("CARGO_PKG_VERSION"));
@@ -131,4 +131,15 @@ fn quit_leaves_the_programs_running_for_the_next_start() {
     assert!(is_alive(pid));
     let daemon = daemon.succeed();
     assert_eq!(daemon.program(&id).pid(), pid);
+}
+
+#[test]
+fn websockets_are_closed_by_an_upgrade_and_can_come_back_with_the_same_token() {
+    let daemon = Daemon::start();
+    let mut socket = WebSocket::logged_in(&daemon);
+    let token = daemon.token().to_owned();
+    daemon.signal(Signal::USR2);
+    let reason = socket.is_closed_with(1012);
+    assert!(reason.contains("again"), "{reason}");
+    WebSocket::open(&daemon).auth(&token);
 }

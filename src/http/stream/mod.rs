@@ -38,6 +38,8 @@ const NUMBERS: u16 = 10_000;
 pub enum End {
     /// The server shuts down.
     Shutdown,
+    /// The server shuts down, and another one goes on at once.
+    Handover,
     /// The session that it was opened in is over.
     Session,
 }
@@ -170,12 +172,12 @@ impl Streams {
         })
     }
 
-    /// Tells all to end, and opens no more.
-    pub fn close(&self) {
+    /// Tells all to end, and why, and opens no more.
+    pub fn close(&self, why: End) {
         let mut state = self.lock();
         state.closed = true;
         for (_, control) in &state.open {
-            control.end(End::Shutdown);
+            control.end(why);
         }
     }
 

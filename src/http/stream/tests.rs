@@ -591,7 +591,7 @@ fn the_first_reason_to_end_counts_and_may_come_before_the_stream() {
     let streams = Arc::new(Streams::default());
     let berth = streams.claim(Kind::Feed, 1).ok().unwrap();
     berth.control().end(End::Session);
-    streams.close();
+    streams.close(End::Shutdown);
     assert_eq!(berth.control().ended(), Some(End::Session));
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let control = Arc::clone(berth.control());
@@ -669,7 +669,7 @@ fn shutdown_tells_streams_to_end_and_waits_for_them() {
         puppet.send(vec![b'x'; FLOOD]);
         both
     };
-    puppet.running.server.shutdown();
+    puppet.running.server.shutdown(End::Shutdown);
     assert_eq!(puppet.running.open(), 0);
     assert_eq!(control.ended(), Some(End::Shutdown));
     idle.rest();
@@ -678,7 +678,7 @@ fn shutdown_tells_streams_to_end_and_waits_for_them() {
 #[test]
 fn no_stream_begins_once_the_server_shuts_down() {
     let streams = Arc::new(Streams::default());
-    streams.close();
+    streams.close(End::Shutdown);
     let refused = streams.claim(Kind::Feed, 1).err();
     assert_eq!(refused, Some(Problem::NoRoom));
 }

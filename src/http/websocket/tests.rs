@@ -229,7 +229,7 @@ fn websockets_go_over_unix_sockets_too() {
     let (mut client, _) = tungstenite::client("ws://a/", stream).unwrap();
     client.send(Message::text("over unix")).unwrap();
     assert_eq!(client.read().unwrap(), Message::text("over unix"));
-    server.shutdown();
+    server.shutdown(End::Shutdown);
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn shutdown_tells_websockets_to_end() {
     let running = serve(echo);
     let mut client = join(&running);
     let shutting = std::thread::spawn(move || {
-        running.server.shutdown();
+        running.server.shutdown(End::Shutdown);
         assert_eq!(running.open(), 0);
     });
     client.assert_closed_with(1001);

@@ -1,11 +1,11 @@
-use super::{Held, besiege, descriptors, server};
+use super::{Held, besiege, descriptors};
 use crate::support::{Setup, until};
 
 #[test]
 fn all_of_64_descriptors_are_used_up_and_given_back() {
     let daemon = Setup::new().open_files(64).start();
     daemon.token();
-    let server = server(&daemon);
+    let server = daemon.server_pid();
     let idle = descriptors(server);
     besiege(
         &daemon,

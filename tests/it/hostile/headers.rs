@@ -79,7 +79,7 @@ fn also_where_there_is_no_room_or_too_much_was_asked() {
 /// Ends the program whose stop would take ten minutes, so that there is room again.
 fn kill_stubborn(daemon: &Daemon) {
     for pid in crate::support::processes_using(&daemon.setup.path("run")) {
-        if pid != daemon.pid() {
+        if ![daemon.pid(), daemon.server_pid()].contains(&pid) {
             crate::support::kill(pid, rustix::process::Signal::KILL);
         }
     }

@@ -21,9 +21,7 @@ use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::support::{
-    Connection, Daemon, Value, children, is_alive, sleeper, status_field, until_some,
-};
+use crate::support::{Connection, Daemon, Value, is_alive, sleeper, status_field, until_some};
 
 /// What a good client asks during an attack; the attack goes on for so long.
 const GOOD_REQUESTS: usize = 40;
@@ -39,7 +37,7 @@ const MOST_THREADS: u64 = 3;
 fn besiege<T>(daemon: &Daemon, begin: impl FnOnce() -> T, mut go_on: impl FnMut(&mut T)) {
     let program = daemon.create(&sleeper("good")).started();
     daemon.get("/api/program").ok(200);
-    let server = server(daemon);
+    let server = daemon.server_pid();
     let before = figures(server);
     let mut attack = begin();
     let done = AtomicBool::new(false);
@@ -83,24 +81,6 @@ impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// The process that serves: the one that was started, or a child of it.
-fn server(daemon: &Daemon) -> i32 {
-    let serves = |pid: &i32| {
-        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-            return false;
-        };
-        let name = |entry: std::io::Result<fs::DirEntry>| {
-            fs::read_to_string(entry.ok()?.path().join("comm")).ok()
-        };
-        threads.filter_map(name).any(|name| name == "hxe-api-0\n")
-    };
-    let children = children(daemon.pid());
-    std::iter::once(daemon.pid())
-        .chain(children)
-        .find(serves)
-        .expect("a process has the API's threads")
 }
 
 /// What a process takes. Source: proc_pid_status(5).
