@@ -7,7 +7,7 @@
 //! It holds what must outlive a daemon: the listening sockets, so that clients wait in them while there is none; a
 //! descriptor of every FIFO, so that what is in it stays; and programs that lost their daemon, until the next one has asked
 //! how they ended. It knows no program and decides nothing but when to start a daemon. One thread, one loop, some hundred
-//! KiB. `process` is the guardian itself, `handover` how it becomes another binary, `link` the daemon's end, `message` what
+//! KiB. `process` is the guardian itself, `upgrade` and `handover` how it becomes another binary, `link` the daemon's end, `message` what
 //! goes between them.
 
 mod handover;
@@ -15,6 +15,7 @@ mod link;
 mod message;
 mod notify;
 mod process;
+mod upgrade;
 
 pub use link::Link;
 pub use process::{LISTENER, Options, run};

@@ -16,9 +16,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Signal;
 
-use super::handover::{self, Held};
+use super::handover;
 use super::message::{Message, Wait, receive, send};
 use super::notify::Notify;
+use super::upgrade::{SERVES_WITHIN, Upgrade};
 use crate::clock::BootTime;
 use crate::report;
 use crate::sys::process::{self, ExitStatus, Pid};
@@ -32,14 +33,10 @@ const HUP: i32 = Signal::HUP.as_raw();
 const INT: i32 = Signal::INT.as_raw();
 const QUIT: i32 = Signal::QUIT.as_raw();
 const TERM: i32 = Signal::TERM.as_raw();
-const KILL: i32 = Signal::KILL.as_raw();
-const USR2: i32 = Signal::USR2.as_raw();
+pub(super) const KILL: i32 = Signal::KILL.as_raw();
+pub(super) const USR2: i32 = Signal::USR2.as_raw();
 const CHLD: i32 = Signal::CHILD.as_raw();
 
-/// How long a new binary has to come up. Else the old one goes on.
-const SERVES_WITHIN: Duration = Duration::from_secs(5);
-/// How long a daemon has to answer what it has accepted and leave.
-const LEAVES_WITHIN: Duration = Duration::from_secs(15);
 /// Longest wait before a daemon is started again that has served: its clients are waiting.
 const LONGEST_ABSENCE: Duration = Duration::from_millis(500);
 /// The same for one that fails before it serves: what keeps it from that may last.
@@ -73,51 +70,36 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-struct Guardian {
-    arguments: Vec<OsString>,
+pub(super) struct Guardian {
+    pub(super) arguments: Vec<OsString>,
     ready: Option<OwnedFd>,
     signals: Signals,
     notify: Notify,
     /// What runs as the daemon: this very binary, whatever becomes of its file.
-    binary: File,
+    pub(super) binary: File,
     /// Where the binary was found, and where an upgrade is looked for.
-    path: PathBuf,
-    upgrade: Upgrade,
+    pub(super) path: PathBuf,
+    pub(super) upgrade: Upgrade,
     /// Another upgrade was asked for meanwhile.
-    again: bool,
+    pub(super) again: bool,
     /// What daemons handed over, by name.
-    kept: BTreeMap<String, OwnedFd>,
-    daemon: Option<Daemon>,
+    pub(super) kept: BTreeMap<String, OwnedFd>,
+    pub(super) daemon: Option<Daemon>,
     /// When the next daemon is to be started.
-    start_at: BootTime,
+    pub(super) start_at: BootTime,
     /// Daemons in a row that did not serve for long.
     failures: u32,
     /// One has served: from now on there is to be one.
     has_served: bool,
     /// What the present daemon was asked for, and the next one is to be asked for if that dies over it.
-    asked: Option<i32>,
+    pub(super) asked: Option<i32>,
 }
 
-/// How far the change to another binary has come.
-enum Upgrade {
-    No,
-    /// The daemon was asked to leave, and is killed then.
-    Leaving {
-        to: File,
-        until: BootTime,
-    },
-    /// A daemon of the new binary is to serve by then.
-    Trying {
-        with: File,
-        until: BootTime,
-    },
-}
-
-struct Daemon {
-    pid: Pid,
-    socket: OwnedFd,
+pub(super) struct Daemon {
+    pub(super) pid: Pid,
+    pub(super) socket: OwnedFd,
     /// What there was no room for yet.
-    outbox: VecDeque<Message>,
+    pub(super) outbox: VecDeque<Message>,
     /// Ended children that it was told of.
     told: HashSet<Pid>,
     served_since: Option<BootTime>,
@@ -381,103 +363,6 @@ impl Guardian {
             self.start_at = self.start_at.min(BootTime::now() + LONGEST_ABSENCE);
         }
         None
-    }
-
-    /// Asks the daemon to leave, for the binary that is now where ours was.
-    fn begin_upgrade(&mut self) {
-        if !matches!(self.upgrade, Upgrade::No) {
-            self.again = true;
-            return;
-        }
-        if self.asked.is_some() {
-            return;
-        }
-        let to = match File::open(&self.path) {
-            Ok(file) => file,
-            Err(error) => {
-                let (path, reason) = (self.path.display(), sys::reason(&error));
-                report::error(format_args!("hxe cannot be upgraded: {path}: {reason}"));
-                return;
-            }
-        };
-        let now = BootTime::now();
-        self.upgrade = match &mut self.daemon {
-            Some(daemon) => {
-                daemon.outbox.push_back(Message::Signal(USR2));
-                Upgrade::Leaving {
-                    to,
-                    until: now + LEAVES_WITHIN,
-                }
-            }
-            None => {
-                self.start_at = now;
-                Upgrade::Trying {
-                    with: to,
-                    until: now + SERVES_WITHIN,
-                }
-            }
-        };
-    }
-
-    /// Gives up on whom the upgrade has waited for long enough.
-    fn look_after_upgrade(&mut self) {
-        let (Upgrade::Leaving { until, .. } | Upgrade::Trying { until, .. }) = &self.upgrade else {
-            return;
-        };
-        if BootTime::now() >= *until
-            && let Some(daemon) = &self.daemon
-        {
-            // What follows is decided when it has ended.
-            let _ = process::kill(daemon.pid, KILL);
-        }
-    }
-
-    /// A daemon serves. If it is the new one, its binary is the one from now on, for this process, too.
-    fn end_upgrade(&mut self, version: u32) {
-        match mem::replace(&mut self.upgrade, Upgrade::No) {
-            Upgrade::Trying { with, .. } => self.binary = with,
-            other => {
-                self.upgrade = other;
-                return;
-            }
-        }
-        report::info(format_args!("hxe has been upgraded"));
-        if version == handover::VERSION {
-            // Returns only if it could not be done.
-            let error = self.become_new().err();
-            let reason = error.map_or_else(String::new, |error| sys::reason(&error));
-            report::warn(format_args!("the guardian stays the old one: {reason}"));
-        }
-        if mem::take(&mut self.again) {
-            self.begin_upgrade();
-        }
-    }
-
-    /// Executes the new binary in this process, which goes on as the guardian that it was.
-    fn become_new(&self) -> io::Result<()> {
-        let Some(daemon) = &self.daemon else {
-            return Ok(());
-        };
-        let held = Held {
-            daemon: daemon.pid,
-            socket: daemon.socket.as_fd(),
-            kept: self
-                .kept
-                .iter()
-                .map(|(name, fd)| (name.as_str(), fd.as_fd()))
-                .collect(),
-            again: self.again,
-        };
-        let file = held.write()?;
-        held.stay_open(&file, true)?;
-        let error = Command::new(format!("/proc/self/fd/{}", self.binary.as_raw_fd()))
-            .arg0("hxe")
-            .args(&self.arguments)
-            .arg("--handover")
-            .arg(file.as_raw_fd().to_string())
-            .exec();
-        held.stay_open(&file, false)?;
-        Err(error)
     }
 
     /// Puts the next start off, longer each time in a row.

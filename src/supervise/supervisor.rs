@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -27,16 +27,12 @@ use crate::store::{self, Store};
 use crate::sys::bell::Bell;
 use crate::sys::process;
 
+mod ending;
+
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long programs that an earlier daemon left may hold up the start, all together.
 const RESUME_PATIENCE: Duration = Duration::from_secs(2);
-/// How long watchers that are busy may hold up a daemon that leaves.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long watchers that are busy may hold up the signals of the daemon's end, all together.
-const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
-/// Time for the last programs to be cleared up after, beyond their stop_timeout.
-const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 const STOPPING: Refusal = Refusal::Busy("hxe is stopping: try again when it has started anew");
 const MAILBOX_FULL: Refusal =
@@ -251,93 +247,6 @@ impl Supervisor {
     /// Sends a command to the program's watcher, which answers when it is done.
     pub fn send(&self, id: ProgramId, command: Command, caller: Caller<Done>) {
         self.post(id, Mail::Command(command, caller));
-    }
-
-    /// Stops every program: all are signalled in reverse order of start without waiting in between. Returns when all
-    /// have stopped. From its begin on, changes are refused with [`Refusal::Busy`].
-    pub fn stop_all(&self) {
-        let programs = self
-            .programs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Under the lock that `post` sends under: what was sent before is stopped, what comes later is refused.
-        self.stopping.store(true, Ordering::SeqCst);
-        let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = programs
-            .values()
-            .map(|handle| (handle.published.get(), handle.mailbox.clone()))
-            .collect();
-        drop(programs);
-        running.sort_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.started_at));
-        let longest = running
-            .iter()
-            .map(|(snapshot, _)| snapshot.effective.stop_timeout)
-            .max()
-            .unwrap_or_default();
-        // Each caller holds a sender; the receiver ends when the last has been answered or dropped.
-        let (sender, stopped) = channel::<()>();
-        let mut late = Vec::new();
-        let in_order_until = BootTime::now() + SIGNAL_PATIENCE;
-        for (snapshot, mailbox) in running {
-            let held = sender.clone();
-            let caller: Caller<Done> = Box::new(move |_| drop(held));
-            match mailbox.try_send(Mail::Command(Command::Stop { force: false }, caller)) {
-                // Signalled before the next one is.
-                Ok(()) if snapshot.pid.is_some() => {
-                    wait_until_reached(&mailbox, in_order_until.since(BootTime::now()));
-                }
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-                Err(TrySendError::Full(mail)) => late.push((mailbox, mail)),
-            }
-        }
-        for (mailbox, mail) in late {
-            // Its watcher works its mailbox off: this does not take long.
-            let _ = mailbox.send(mail);
-        }
-        drop(sender);
-        let deadline = BootTime::now() + longest + STOP_MARGIN;
-        if stopped.recv_timeout(deadline.since(BootTime::now()))
-            == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
-        {
-            for snapshot in self.list().iter().filter(|snapshot| snapshot.pid.is_some()) {
-                let pid = snapshot.pid.unwrap_or_default();
-                report::error(format_args!(
-                    "{}: process {pid} does not end",
-                    snapshot.program.id
-                ));
-            }
-        }
-        // The next daemon starts those that are enabled, as after a boot.
-        for snapshot in self.list().iter().filter(|snapshot| snapshot.pid.is_none()) {
-            let id = snapshot.program.id;
-            if let Err(error) = self.records.remove(id) {
-                report::warn(format_args!(
-                    "the run record of {id} cannot be removed: {error}"
-                ));
-            }
-        }
-    }
-
-    /// Lets go of every program as it is, for another daemon to go on with. From its begin on, changes are refused with
-    /// [`Refusal::Busy`]; when it returns, nothing more is done here.
-    pub fn leave(&self) {
-        let programs = self
-            .programs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.stopping.store(true, Ordering::SeqCst);
-        let mailboxes: Vec<_> = programs
-            .values()
-            .map(|handle| handle.mailbox.clone())
-            .collect();
-        drop(programs);
-        let (sender, left) = sync_channel(0);
-        for mailbox in mailboxes {
-            // One that is busy works its mailbox off: this does not take long.
-            let _ = mailbox.send(Mail::Leave(sender.clone()));
-        }
-        drop(sender);
-        // Ends when the last watcher drops its end. What one is still at then stands in its record.
-        let _ = left.recv_timeout(LEAVE_PATIENCE);
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {

@@ -3,34 +3,28 @@
 //! It sleeps in its mailbox until the machine's next deadline, feeds the machine, carries out the effects, publishes a
 //! snapshot, and only then answers: who has an answer also sees the state that it speaks of.
 
-use std::collections::{HashSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::adopted::Adopted;
-use super::leftovers::{self, Traces};
+use super::leftovers::Traces;
 use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, Saved, State};
 use super::record::{self, Record};
 use super::supervisor::Supervisor;
 use super::{
-    Caller, Command, Done, Exit, LeftBehind, Phase, RUN_ID, Refusal, Snapshot, Status, events,
-    launch, telling,
+    Caller, Command, Done, Exit, LeftBehind, Phase, Refusal, Snapshot, Status, events, telling,
 };
 use crate::clock::{BootTime, Timestamp};
 use crate::logs::Level;
-use crate::program::{MaxRestarts, ProgramId, Signal};
+use crate::program::{MaxRestarts, ProgramId};
 use crate::report;
-use crate::sys;
-use crate::sys::process::{self, ExitStatus, Pid};
-use crate::sys::{fault, procfs};
+use crate::sys::fault;
+use crate::sys::process::Pid;
 
 /// Mails that may wait; a caller beyond is told that the program is busy.
 pub(super) const MAILBOX: usize = 8;
-/// A run that ends sooner and leaves processes behind has most likely put itself into the background.
-const FORKED_AWAY: Duration = Duration::from_secs(1);
 
 /// What callers are told whom another daemon will serve.
 pub(super) const LEAVING: Refusal =
@@ -347,205 +341,6 @@ impl Watcher {
         caller(removed);
     }
 
-    /// Starts the process: the result is the machine's next event.
-    fn spawn(&mut self) -> Event<Asker> {
-        match self.launch() {
-            Ok(pid) => Event::Spawned(pid),
-            Err(reason) => Event::SpawnFailed(reason),
-        }
-    }
-
-    fn launch(&mut self) -> Result<Pid, String> {
-        let supervisor = Arc::clone(&self.supervisor);
-        let snapshot = self.published.get();
-        let settings = supervisor.settings();
-        let program = &snapshot.program;
-        let identity = launch::identify(&program.definition, &settings)
-            .map_err(|refusal| format!("finding its user: {refusal}"))?;
-        let output = supervisor
-            .logs
-            .begin_run(self.id, identity.gid)
-            .map_err(|error| format!("opening its log pipes: {}", sys::reason(&error)))?;
-        let (now, start_time) = (BootTime::now(), Timestamp::now());
-        self.supervisor.events.begin(self.id, now);
-        let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
-        let last = Last {
-            exit: None,
-            started_at: Some(now),
-            start_time: Some(start_time),
-            last_restart: (self.machine.restarts() > 0).then_some(start_time),
-            left_behind: Vec::new(),
-        };
-        let mut traces = None;
-        let result = launch::launch(
-            &supervisor.base,
-            program,
-            &snapshot.effective,
-            &identity,
-            &run_id,
-            &output,
-            |pid| {
-                fault::point("forked");
-                // Known before it runs, so that the end of even the shortest run finds its watcher.
-                let start_ticks = procfs::stat(pid.number())?.start_ticks;
-                traces = Some(Traces {
-                    main: pid,
-                    start_ticks,
-                    mark: mark(&run_id),
-                    pipes: output.iter().filter_map(file_id).collect(),
-                    descendants: HashSet::new(),
-                    origin: leftovers::Origin::Own,
-                });
-                supervisor.children.add(pid, self.mailbox.clone());
-                let run = record::Run {
-                    pid,
-                    start_ticks,
-                    id: run_id.clone(),
-                };
-                let record = last.record(self.machine.save(), Some(run));
-                supervisor.records.write(self.id, &record)?;
-                fault::point("fork recorded");
-                Ok(())
-            },
-        );
-        fault::point("executed");
-        match (result, traces) {
-            (Ok(pid), Some(traces)) => {
-                self.last = last;
-                self.run = Some(Run {
-                    pid,
-                    since: now,
-                    id: run_id,
-                    traces,
-                    adopted: None,
-                });
-                Ok(pid)
-            }
-            (result, traces) => {
-                if let Some(traces) = traces {
-                    supervisor.children.remove(traces.main);
-                }
-                supervisor.logs.end_run(self.id);
-                Err(result
-                    .err()
-                    .unwrap_or_else(|| "starting: no process was made".to_owned()))
-            }
-        }
-    }
-
-    /// Sees whether our process has ended, and if so clears up after it: what is left is killed and its last words are
-    /// kept. It is reaped once that is on record, so that until then its pid is nobody else's and its end is not lost.
-    fn see_end(&mut self) -> Option<Exit> {
-        let run = self.run.as_ref()?;
-        let status = match &run.adopted {
-            None => match process::peek_exit(run.pid) {
-                Ok(None) => return None,
-                Ok(status) => status,
-                // Somebody else reaped it.
-                Err(_) => None,
-            },
-            Some(adopted) if adopted.has_ended() => adopted.exit_status(&self.supervisor.link),
-            Some(_) => return None,
-        };
-        let run = self.run.take()?;
-        let exit = exit(status);
-        fault::point("seen");
-        self.clear_up_after(run, exit);
-        fault::point("cleared up");
-        Some(exit)
-    }
-
-    fn clear_up_after(&mut self, run: Run, exit: Exit) {
-        let ran = BootTime::now().since(run.since);
-        let sweep = run
-            .traces
-            .sweep(&self.supervisor.children, self.supervisor.link.guardian());
-        if sweep.killed > 0
-            && ran < FORKED_AWAY
-            && !matches!(self.machine.state(), State::Stopping { .. })
-        {
-            self.note(
-                Level::Warn,
-                &format!(
-                    "Program ended within a second and left {} processes behind, which were killed: a program must \
-                     stay in the foreground",
-                    sweep.killed
-                ),
-            );
-        }
-        for left in &sweep.left_behind {
-            let text = format!(
-                "Process {} ({}) may be left behind: it cannot be killed by hxe",
-                left.pid, left.name
-            );
-            self.note(Level::Warn, &text);
-            report::warn(format_args!("{}: {text}", self.id));
-        }
-        self.last.left_behind = sweep.left_behind;
-        self.supervisor.logs.end_run(self.id);
-        self.last.exit = Some(exit);
-        self.dead = Some(run);
-    }
-
-    /// Reaps the run whose end is on record. From here on its pid may be somebody else's.
-    fn bury(&mut self) {
-        if let Some(run) = self.dead.take() {
-            match run.traces.origin {
-                leftovers::Origin::Own => drop(process::reap(run.pid)),
-                leftovers::Origin::Earlier | leftovers::Origin::EarlierGone => {
-                    self.supervisor.link.reap(run.pid);
-                }
-            }
-            self.supervisor.children.remove(run.pid);
-        }
-    }
-
-    /// Puts on record where the program stands, if it stands elsewhere than before.
-    fn record(&mut self) {
-        let run = self.run.as_ref().map(|run| record::Run {
-            pid: run.pid,
-            start_ticks: run.traces.start_ticks,
-            id: run.id.clone(),
-        });
-        let record = self.last.record(self.machine.save(), run);
-        if self.recorded.as_ref() == Some(&record) {
-            return;
-        }
-        if let Err(error) = self.supervisor.records.write(self.id, &record) {
-            let reason = sys::reason(&error);
-            report::warn(format_args!(
-                "the run record of {} cannot be written: {reason}",
-                self.id
-            ));
-        }
-        self.recorded = Some(record);
-    }
-
-    fn terminate(&mut self, pid: Pid) {
-        if let Some(run) = &mut self.run {
-            run.traces.note_descendants();
-        }
-        let signal = self.published.get().program.definition.stop_signal;
-        self.signal_group(pid, signal);
-        fault::point("signalled");
-        // A stopped process must run to see the signal.
-        self.signal_group(pid, Signal::CONT);
-    }
-
-    fn kill(&mut self, pid: Pid) {
-        if let Some(run) = &mut self.run {
-            run.traces.note_descendants();
-        }
-        self.signal_group(pid, Signal::KILL);
-    }
-
-    fn signal_group(&self, pid: Pid, signal: Signal) {
-        if let Err(error) = process::kill_group(pid, signal.number()) {
-            let text = format!("Signal {signal} cannot be sent: {}", sys::reason(&error));
-            self.note(Level::Warn, &text);
-        }
-    }
-
     fn note(&self, level: Level, text: &str) {
         self.supervisor.logs.note(self.id, level, text);
     }
@@ -610,29 +405,8 @@ impl Gone {
     }
 }
 
-/// How a run ended, by what the kernel told.
-fn exit(status: Option<ExitStatus>) -> Exit {
-    match status {
-        Some(ExitStatus::Code(code)) => Exit::Code(code),
-        Some(ExitStatus::Signal(number)) => Exit::Signal(Signal::from_number(number)),
-        None => Exit::Unknown,
-    }
-}
-
-/// What marks a run's processes.
-fn mark(run_id: &str) -> Vec<u8> {
-    format!("{RUN_ID}={run_id}").into_bytes()
-}
-
-/// Device and inode of an open file.
-fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
-    let stat = rustix::fs::fstat(file.as_fd()).ok()?;
-    // Field widths differ between platforms.
-    #[allow(clippy::unnecessary_cast)]
-    Some((stat.st_dev as u64, stat.st_ino as u64))
-}
-
 mod resume;
+mod run;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,8 @@
 
 use std::collections::HashSet;
 
-use super::{Event, Exit, Run, Watcher, exit, mark, record};
+use super::run::{exit, mark};
+use super::{Event, Exit, Run, Watcher, record};
 use crate::logs::Level;
 use crate::report;
 use crate::supervise::adopted::Adopted;

@@ -1,17 +1,19 @@
 //! A watcher without its thread, so that what happens at the same moment can be put in order.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
 use super::*;
 use crate::guardian::Link;
 use crate::logs::{self, Logs, OnFull};
-use crate::program::{Defaults, Definition};
+use crate::program::{Defaults, Definition, Signal};
 use crate::store::Store;
 use crate::supervise::signals::Children;
 use crate::supervise::{Phase, Settings};
-use crate::sys::users;
+use crate::sys::{process, users};
 
 struct World {
     watcher: Watcher,

@@ -1,0 +1,247 @@
+//! One run of a program, from its start to its burial: the process, its record, and what it leaves.
+//!
+//! The order of steps keeps this promise: whenever the daemon dies, the record says what was to be done, no process is
+//! without one, and no end is lost. Called by the watcher that has it, on its thread.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Asker, Event, Last, Run, Watcher};
+use crate::clock::{BootTime, Timestamp};
+use crate::logs::Level;
+use crate::program::Signal;
+use crate::report;
+use crate::supervise::leftovers::{self, Traces};
+use crate::supervise::machine::State;
+use crate::supervise::{Exit, RUN_ID, launch, record};
+use crate::sys;
+use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::{fault, procfs};
+
+/// A run that ends sooner and leaves processes behind has most likely put itself into the background.
+const FORKED_AWAY: Duration = Duration::from_secs(1);
+
+impl Watcher {
+    /// Starts the process: the result is the machine's next event.
+    pub(super) fn spawn(&mut self) -> Event<Asker> {
+        match self.launch() {
+            Ok(pid) => Event::Spawned(pid),
+            Err(reason) => Event::SpawnFailed(reason),
+        }
+    }
+
+    fn launch(&mut self) -> Result<Pid, String> {
+        let supervisor = Arc::clone(&self.supervisor);
+        let snapshot = self.published.get();
+        let settings = supervisor.settings();
+        let program = &snapshot.program;
+        let identity = launch::identify(&program.definition, &settings)
+            .map_err(|refusal| format!("finding its user: {refusal}"))?;
+        let output = supervisor
+            .logs
+            .begin_run(self.id, identity.gid)
+            .map_err(|error| format!("opening its log pipes: {}", sys::reason(&error)))?;
+        let (now, start_time) = (BootTime::now(), Timestamp::now());
+        self.supervisor.events.begin(self.id, now);
+        let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
+        let last = Last {
+            exit: None,
+            started_at: Some(now),
+            start_time: Some(start_time),
+            last_restart: (self.machine.restarts() > 0).then_some(start_time),
+            left_behind: Vec::new(),
+        };
+        let mut traces = None;
+        let result = launch::launch(
+            &supervisor.base,
+            program,
+            &snapshot.effective,
+            &identity,
+            &run_id,
+            &output,
+            |pid| {
+                fault::point("forked");
+                // Known before it runs, so that the end of even the shortest run finds its watcher.
+                let start_ticks = procfs::stat(pid.number())?.start_ticks;
+                traces = Some(Traces {
+                    main: pid,
+                    start_ticks,
+                    mark: mark(&run_id),
+                    pipes: output.iter().filter_map(file_id).collect(),
+                    descendants: HashSet::new(),
+                    origin: leftovers::Origin::Own,
+                });
+                supervisor.children.add(pid, self.mailbox.clone());
+                let run = record::Run {
+                    pid,
+                    start_ticks,
+                    id: run_id.clone(),
+                };
+                let record = last.record(self.machine.save(), Some(run));
+                supervisor.records.write(self.id, &record)?;
+                fault::point("fork recorded");
+                Ok(())
+            },
+        );
+        fault::point("executed");
+        match (result, traces) {
+            (Ok(pid), Some(traces)) => {
+                self.last = last;
+                self.run = Some(Run {
+                    pid,
+                    since: now,
+                    id: run_id,
+                    traces,
+                    adopted: None,
+                });
+                Ok(pid)
+            }
+            (result, traces) => {
+                if let Some(traces) = traces {
+                    supervisor.children.remove(traces.main);
+                }
+                supervisor.logs.end_run(self.id);
+                Err(result
+                    .err()
+                    .unwrap_or_else(|| "starting: no process was made".to_owned()))
+            }
+        }
+    }
+
+    /// Sees whether our process has ended, and if so clears up after it: what is left is killed and its last words are
+    /// kept. It is reaped once that is on record, so that until then its pid is nobody else's and its end is not lost.
+    pub(super) fn see_end(&mut self) -> Option<Exit> {
+        let run = self.run.as_ref()?;
+        let status = match &run.adopted {
+            None => match process::peek_exit(run.pid) {
+                Ok(None) => return None,
+                Ok(status) => status,
+                // Somebody else reaped it.
+                Err(_) => None,
+            },
+            Some(adopted) if adopted.has_ended() => adopted.exit_status(&self.supervisor.link),
+            Some(_) => return None,
+        };
+        let run = self.run.take()?;
+        let exit = exit(status);
+        fault::point("seen");
+        self.clear_up_after(run, exit);
+        fault::point("cleared up");
+        Some(exit)
+    }
+
+    pub(super) fn clear_up_after(&mut self, run: Run, exit: Exit) {
+        let ran = BootTime::now().since(run.since);
+        let sweep = run
+            .traces
+            .sweep(&self.supervisor.children, self.supervisor.link.guardian());
+        if sweep.killed > 0
+            && ran < FORKED_AWAY
+            && !matches!(self.machine.state(), State::Stopping { .. })
+        {
+            self.note(
+                Level::Warn,
+                &format!(
+                    "Program ended within a second and left {} processes behind, which were killed: a program must \
+                     stay in the foreground",
+                    sweep.killed
+                ),
+            );
+        }
+        for left in &sweep.left_behind {
+            let text = format!(
+                "Process {} ({}) may be left behind: it cannot be killed by hxe",
+                left.pid, left.name
+            );
+            self.note(Level::Warn, &text);
+            report::warn(format_args!("{}: {text}", self.id));
+        }
+        self.last.left_behind = sweep.left_behind;
+        self.supervisor.logs.end_run(self.id);
+        self.last.exit = Some(exit);
+        self.dead = Some(run);
+    }
+
+    /// Reaps the run whose end is on record. From here on its pid may be somebody else's.
+    pub(super) fn bury(&mut self) {
+        if let Some(run) = self.dead.take() {
+            match run.traces.origin {
+                leftovers::Origin::Own => drop(process::reap(run.pid)),
+                leftovers::Origin::Earlier | leftovers::Origin::EarlierGone => {
+                    self.supervisor.link.reap(run.pid);
+                }
+            }
+            self.supervisor.children.remove(run.pid);
+        }
+    }
+
+    /// Puts on record where the program stands, if it stands elsewhere than before.
+    pub(super) fn record(&mut self) {
+        let run = self.run.as_ref().map(|run| record::Run {
+            pid: run.pid,
+            start_ticks: run.traces.start_ticks,
+            id: run.id.clone(),
+        });
+        let record = self.last.record(self.machine.save(), run);
+        if self.recorded.as_ref() == Some(&record) {
+            return;
+        }
+        if let Err(error) = self.supervisor.records.write(self.id, &record) {
+            let reason = sys::reason(&error);
+            report::warn(format_args!(
+                "the run record of {} cannot be written: {reason}",
+                self.id
+            ));
+        }
+        self.recorded = Some(record);
+    }
+
+    pub(super) fn terminate(&mut self, pid: Pid) {
+        if let Some(run) = &mut self.run {
+            run.traces.note_descendants();
+        }
+        let signal = self.published.get().program.definition.stop_signal;
+        self.signal_group(pid, signal);
+        fault::point("signalled");
+        // A stopped process must run to see the signal.
+        self.signal_group(pid, Signal::CONT);
+    }
+
+    pub(super) fn kill(&mut self, pid: Pid) {
+        if let Some(run) = &mut self.run {
+            run.traces.note_descendants();
+        }
+        self.signal_group(pid, Signal::KILL);
+    }
+
+    fn signal_group(&self, pid: Pid, signal: Signal) {
+        if let Err(error) = process::kill_group(pid, signal.number()) {
+            let text = format!("Signal {signal} cannot be sent: {}", sys::reason(&error));
+            self.note(Level::Warn, &text);
+        }
+    }
+}
+
+/// How a run ended, by what the kernel told.
+pub(super) fn exit(status: Option<ExitStatus>) -> Exit {
+    match status {
+        Some(ExitStatus::Code(code)) => Exit::Code(code),
+        Some(ExitStatus::Signal(number)) => Exit::Signal(Signal::from_number(number)),
+        None => Exit::Unknown,
+    }
+}
+
+/// What marks a run's processes.
+pub(super) fn mark(run_id: &str) -> Vec<u8> {
+    format!("{RUN_ID}={run_id}").into_bytes()
+}
+
+/// Device and inode of an open file.
+fn file_id(file: &OwnedFd) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(file.as_fd()).ok()?;
+    // Field widths differ between platforms.
+    #[allow(clippy::unnecessary_cast)]
+    Some((stat.st_dev as u64, stat.st_ino as u64))
+}
