@@ -125,7 +125,9 @@ pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
                     wire.rest();
                 }
             }
-            // Mostly it was a client that left before it was accepted; see accept(2), "Error handling".
+            // A client that left before it was accepted. However many do, those behind them need not wait.
+            Err(Errno::CONNABORTED) => {}
+            // The network's; see accept(2), "Error handling".
             Err(_) => failures += 1,
         }
         if wire.is_resting() {
