@@ -4,7 +4,7 @@
 //! an index goes by the inode of its log file and not by a number. Never reads or writes what is in them. Called by
 //! `channel` (which writes) and `read` (which walks from the newest file to the oldest while rotation goes on).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -60,14 +60,19 @@ impl Opened {
         if !meta.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
-        let modified = meta.mtime().saturating_mul(1_000_000) + meta.mtime_nsec() / 1_000;
         Ok(Opened {
             file,
             inode: Inode::from(&meta),
             size: meta.len(),
-            modified: Moment::from_wall(Timestamp::from_micros(modified)),
+            modified: modified(&meta),
         })
     }
+}
+
+/// When a file was last written.
+pub fn modified(meta: &Metadata) -> Moment {
+    let micros = meta.mtime().saturating_mul(1_000_000) + meta.mtime_nsec() / 1_000;
+    Moment::from_wall(Timestamp::from_micros(micros))
 }
 
 /// Opens the current file to write, made anew if it is not there. What else was put in its place is removed, and

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::dirs::Inode;
 use super::growth::{Growth, Reach};
 use super::index::Moment;
 use super::notes::Notes;
@@ -274,9 +275,9 @@ impl Forward {
             },
         };
         if reading.wants_index()
-            && let (Some(dir), Some(inode)) = (place::directory(home)?, self.place.inode)
+            && let Some(inode) = self.place.inode
         {
-            reading.set_index(files::open_index_of(dir.as_fd(), self.stream, inode));
+            reading.set_index(index_of(home, self.stream, inode)?);
         }
         if self.cursor.is_none() {
             match reading.settle(self.place.given, self.cut) {
@@ -304,7 +305,7 @@ impl Forward {
                 complete: true,
                 last: true,
             }
-        });
+        })?;
         self.measured = Some(seen);
         Ok(More::Here)
     }
@@ -324,7 +325,16 @@ impl Forward {
         let (seen, reach) = self.now(home);
         match place::next(home, self.stream, &self.place)? {
             Found::This(next) => {
-                self.reading = next.opened.map(|opened| Box::new(Reading::new(opened)));
+                // With its index: both may be removed until they are read.
+                let index = match next.place.inode.filter(|_| next.opened.is_some()) {
+                    Some(inode) => index_of(home, self.stream, inode)?,
+                    None => None,
+                };
+                self.reading = next.opened.map(|opened| {
+                    let mut reading = Box::new(Reading::new(opened));
+                    reading.set_index(index);
+                    reading
+                });
                 self.cursor = Some(Cursor::default());
                 self.place = next.place;
                 Ok(Some(next.missed))
@@ -343,4 +353,10 @@ impl Forward {
             }
         }
     }
+}
+
+/// The index of a file; none if it has none, or not yet.
+fn index_of(home: &Home, stream: Stream, inode: Inode) -> io::Result<Option<File>> {
+    let dir = place::directory(home)?;
+    Ok(dir.and_then(|dir| files::open_index_of(dir.as_fd(), stream, inode)))
 }

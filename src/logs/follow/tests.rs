@@ -3,7 +3,8 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
@@ -456,6 +457,31 @@ fn without_or_with_a_damaged_index_all_lines_are_followed() {
     fs::remove_file(index).unwrap();
     house.run(|stdout, _| writeln!(stdout, "last").unwrap());
     assert_eq!(ear.messages(), ["last"]);
+}
+
+#[test]
+fn a_rotated_file_that_has_lost_its_index_comes_before_what_was_noted_later() {
+    let house = House::new(Settings {
+        max_size: 20_000,
+        ..EVERYTHING
+    });
+    let mut ear = follow(&house, 0, &[]);
+    house.run(|stdout, _| {
+        for n in 0..300 {
+            writeln!(stdout, "{n:099}").unwrap();
+        }
+    });
+    let rotated = house.path("stdout.log.1");
+    let inode = fs::metadata(&rotated).unwrap().ino();
+    fs::remove_file(house.path(&format!("stdout.{inode}.idx"))).unwrap();
+    // Clearly before what is noted now.
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let file = File::options().write(true).open(&rotated).unwrap();
+    file.set_modified(before).unwrap();
+    house.logs.note(ID, Level::Info, "noted later");
+    let messages = ear.messages();
+    assert_eq!(messages.len(), 301);
+    assert_eq!(messages[300], "noted later");
 }
 
 #[test]

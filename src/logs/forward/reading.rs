@@ -9,11 +9,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::spans::Spans;
+use crate::logs::files::{self, Opened};
 use crate::logs::index::Moment;
+use crate::logs::level;
 use crate::logs::lines::{End, Lines};
 use crate::logs::pieces::{self, Line, Pieces};
 use crate::logs::times::Times;
-use crate::logs::{files::Opened, level};
 
 const WINDOW: u64 = 64 * 1024;
 
@@ -66,6 +67,8 @@ pub struct Reading {
     window: Vec<u8>,
     window_start: u64,
     limit: Option<Limit>,
+    /// When the file was last written, if it grows no more.
+    modified: Option<Moment>,
 }
 
 impl Reading {
@@ -77,6 +80,7 @@ impl Reading {
             window: Vec::new(),
             window_start: 0,
             limit: None,
+            modified: None,
         }
     }
 
@@ -95,9 +99,17 @@ impl Reading {
     }
 
     /// Lets it be read as far as `limit`, whose records are in the index.
-    pub fn set_limit(&mut self, limit: Limit) {
+    ///
+    /// # Errors
+    /// The system does not say when it was last written.
+    pub fn set_limit(&mut self, limit: Limit) -> io::Result<()> {
+        self.modified = match limit.last {
+            true => Some(files::modified(&self.file.metadata()?)),
+            false => None,
+        };
         self.spans.forget();
         self.limit = Some(limit);
+        Ok(())
     }
 
     pub fn limit(&self) -> Option<Limit> {
@@ -146,9 +158,13 @@ impl Reading {
         let mut from = cursor.scanned - u64::from(cursor.scanned > cursor.line);
         let mut at = None;
         while from < limit.end {
-            let span = self
-                .spans
-                .at(self.index.as_ref(), from, cursor.line, limit.end);
+            let span = self.spans.at(
+                self.index.as_ref(),
+                from,
+                cursor.line,
+                limit.end,
+                self.modified,
+            );
             if let Some(newline) = self.newline(cursor.scanned, span.end)? {
                 return self.step(*cursor, newline, true, span.at).map(Some);
             }

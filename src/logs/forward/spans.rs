@@ -2,7 +2,7 @@
 //!
 //! Holds one block of the index at a time, and none while there is nothing to read. Believes none of it: whatever the
 //! index says or fails to say, the spans that come out go on from where they are asked for. The same times as reading
-//! backwards gives, but for bytes that no record reaches: those are of now. Called by `reading`.
+//! backwards gives, but for bytes that no record reaches in a file that grows: those are of now. Called by `reading`.
 
 use std::fs::File;
 
@@ -34,10 +34,18 @@ impl Spans {
     }
 
     /// The span that holds the byte at `from`, below `limit`, as far as it is before `limit`. An empty span: a run ended
-    /// at `from`, where a line has come to that began at `line`. `from` is not below that of the last call.
-    pub fn at(&mut self, index: Option<&File>, from: u64, line: u64, limit: u64) -> Span {
+    /// at `from`, where a line has come to that began at `line`. `from` is not below that of the last call. `modified`: when
+    /// the file was last written, if it grows no more.
+    pub fn at(
+        &mut self,
+        index: Option<&File>,
+        from: u64,
+        line: u64,
+        limit: u64,
+        modified: Option<Moment>,
+    ) -> Span {
         let Some(index) = index else {
-            return until_now(from, limit);
+            return self.unrecorded(from, limit, modified);
         };
         if !self.loaded {
             self.start(index, from);
@@ -66,9 +74,24 @@ impl Spans {
                 }
             }
             if !self.full {
-                return until_now(from, limit);
+                return self.unrecorded(from, limit, modified);
             }
             self.load(index, self.block.map_or(0, |block| block + 1));
+        }
+    }
+
+    /// Bytes that no record reaches.
+    fn unrecorded(&self, from: u64, limit: u64, modified: Option<Moment>) -> Span {
+        let at = match (modified, self.before) {
+            (Some(modified), Some(before)) if before.is_after(&modified) => before,
+            (Some(modified), _) => modified,
+            (None, _) => Moment::now(),
+        };
+        Span {
+            start: from,
+            end: limit,
+            at,
+            cut: false,
         }
     }
 
@@ -123,15 +146,6 @@ fn in_order(spans: &mut Vec<Span>) {
     spans.truncate(kept);
 }
 
-fn until_now(from: u64, limit: u64) -> Span {
-    Span {
-        start: from,
-        end: limit,
-        at: Moment::now(),
-        cut: false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,7 +181,7 @@ mod tests {
             spans.forget();
             while (found.len() as u64) < limit {
                 let from = found.len() as u64;
-                let span = spans.at(Some(&index), from, line, limit);
+                let span = spans.at(Some(&index), from, line, limit, None);
                 assert!(span.end <= limit && (span.end > from || span.cut));
                 found.resize(span.end as usize, (span.at, false));
                 if span.cut {
@@ -210,7 +224,19 @@ mod tests {
         let bytes = written(&[(10, at(1_000), Kind::Data)]);
         let now = Moment::now();
         assert!(!now.is_after(&forward(&bytes, 20, 20)[15].0));
-        assert!(!now.is_after(&Spans::default().at(None, 5, 0, 9).at));
+        assert!(!now.is_after(&Spans::default().at(None, 5, 0, 9, None).at));
+    }
+
+    #[test]
+    fn in_a_file_that_grows_no_more_they_are_of_its_last_write() {
+        let modified = at(2_000);
+        let without = Spans::default().at(None, 5, 0, 9, Some(modified));
+        assert_eq!(without.at, modified);
+        for (recorded, expected) in [(1_000, 2_000), (3_000, 3_000)] {
+            let index = file(&written(&[(10, at(recorded), Kind::Data)]));
+            let behind = Spans::default().at(Some(&index), 15, 0, 20, Some(modified));
+            assert_eq!(behind.at, at(expected));
+        }
     }
 
     #[test]
