@@ -215,6 +215,16 @@ impl Channel {
         }
     }
 
+    /// Writes the time record that is due for what was moved: others may keep the log thread from a burst's end.
+    pub fn keep_time(&mut self, now: BootTime, context: &mut Context) {
+        if let Some(open) = &self.open
+            && open.unrecorded
+            && now.since(open.recorded) >= RECORD_EVERY
+        {
+            self.record(Kind::Data, context);
+        }
+    }
+
     /// Ends a burst: writes the last time record and closes the files.
     pub fn close(&mut self, context: &mut Context) {
         self.record(Kind::Data, context);

@@ -118,6 +118,14 @@ impl Token {
     }
 }
 
+/// What a round came to.
+struct Round {
+    /// Somebody asked for something.
+    asked: bool,
+    /// For how long more may gather in the pipes; `None`: nothing had anything to move.
+    gather: Option<Duration>,
+}
+
 impl Pump {
     pub fn new(queue: Arc<Queue>, context: Context) -> io::Result<Pump> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -159,31 +167,41 @@ impl Pump {
                 std::thread::sleep(Duration::from_secs(1));
                 continue;
             }
-            let mut quiet = true;
-            let mut asked = false;
-            let mut gather = LINGER;
-            for event in &events {
-                match event.data.u64() {
-                    WAKE => asked = true,
-                    data => {
-                        quiet = false;
-                        gather = gather.min(self.turn(Token::from_u64(data)));
-                    }
-                }
-            }
-            if asked {
-                self.serve();
-            }
-            self.release();
-            if !quiet {
+            let round = self.round(&events);
+            if let Some(gather) = round.gather {
                 lingered = !gather.is_zero();
                 if lingered {
                     self.linger(gather);
                 }
-            } else if !asked {
+            } else if !round.asked {
                 self.close_all();
             }
         }
+    }
+
+    /// Gives a turn to each channel that has something to move, and serves requests.
+    fn round(&mut self, events: &[epoll::Event]) -> Round {
+        let mut round = Round {
+            asked: false,
+            gather: None,
+        };
+        for event in events {
+            match event.data.u64() {
+                WAKE => round.asked = true,
+                data => {
+                    let gather = self.turn(Token::from_u64(data));
+                    round.gather = Some(round.gather.map_or(gather, |least| least.min(gather)));
+                }
+            }
+        }
+        if round.asked {
+            self.serve();
+        }
+        self.release();
+        if round.gather.is_some() {
+            self.keep_times();
+        }
+        round
     }
 
     /// How long to wait for an event: without end when nothing is open and nothing held.
@@ -257,6 +275,17 @@ impl Pump {
                     "a FIFO of {} cannot be waited for: {error}",
                     ProgramId(token.id)
                 ));
+            }
+        }
+    }
+
+    /// Writes the time records that are due: followers see no byte before, and while some programs flood, no burst of
+    /// another one is ended by quiet.
+    fn keep_times(&mut self) {
+        let now = BootTime::now();
+        for token in &self.open {
+            if let Some(channels) = self.programs.get_mut(&token.id) {
+                channels[token.stream].keep_time(now, &mut self.context);
             }
         }
     }
@@ -390,4 +419,49 @@ fn timespec(span: Duration) -> Timespec {
         tv_sec: 1,
         tv_nsec: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::growth::Register;
+    use crate::logs::notes::Notes;
+    use crate::logs::tests::{EVERYTHING, House, ID, open_path, until};
+    use std::io::Write;
+
+    fn open(path: &std::path::Path) -> Arc<OwnedFd> {
+        Arc::new(open_path(path).unwrap())
+    }
+
+    /// A program's stdout, as the log thread's own descriptor and as the program's.
+    fn fifos(temp: &std::path::Path) -> ([OwnedFd; 2], std::fs::File) {
+        let dir = dirs::make(open(&temp.join("run")), ID, dirs::RUN_DIR).unwrap();
+        let [ours, theirs, stderr] = [Stream::Stdout, Stream::Stdout, Stream::Stderr]
+            .map(|stream| dirs::open_fifo(&dir, stream).unwrap().fd);
+        ([ours, stderr], theirs.into())
+    }
+
+    #[test]
+    fn what_was_moved_is_published_while_others_keep_the_thread_from_rest() {
+        let temp = House::ground();
+        let notes = Arc::new(Notes::new(open(&temp.path().join("run"))));
+        let context = Context::new(open(&temp.path().join("log")), notes, EVERYTHING);
+        let mut pump = Pump::new(Arc::new(Queue::new().unwrap()), context).unwrap();
+        let growth = Register::default().enter(ID);
+        let (fifos, mut program) = fifos(temp.path());
+        pump.add(ID, fifos, &growth).unwrap();
+        let event = |id: u32| epoll::Event {
+            flags: epoll::EventFlags::IN,
+            data: epoll::EventData::new_u64(Token { id, stream: 0 }.to_u64()),
+        };
+        for line in ["first\n", "second\n"] {
+            // The second comes too soon for a time record of its own, most of the time.
+            program.write_all(line.as_bytes()).unwrap();
+            pump.round(&[event(ID.0)]);
+        }
+        let then = BootTime::now();
+        until(|| BootTime::now().since(then) > Duration::from_millis(1));
+        pump.round(&[event(99)]);
+        assert_eq!(growth.reach(Stream::Stdout).1.offset, 13);
+    }
 }
