@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::fs::{Gid, OFlags};
 use rustix::io::Errno;
 
-use crate::clock::Timestamp;
+use crate::clock::{BootTime, Timestamp};
 use crate::guardian::Link;
 use crate::program::ProgramId;
 use crate::report;
@@ -277,6 +277,14 @@ impl Logs {
     pub fn note(&self, id: ProgramId, level: Level, message: &str) {
         let growth = self.register.get(id);
         self.notes.note(id, level, message, growth.as_deref());
+    }
+
+    /// Adds a line of a moment that has passed, such as a run's begin, but not before the program's line before: what the
+    /// run has written since comes after it.
+    pub fn note_at(&self, at: BootTime, id: ProgramId, level: Level, message: &str) {
+        let growth = self.register.get(id);
+        self.notes
+            .note_at(Some(at), id, level, message, growth.as_deref());
     }
 
     /// Removes a program's logs and FIFOs; called when nothing of it runs any more.

@@ -95,18 +95,38 @@ impl Notes {
     /// Adds a line of now, and tells those who follow the program. What cannot be written is reported, once until it
     /// works again.
     pub fn note(&self, id: ProgramId, level: Level, message: &str, growth: Option<&Growth>) {
-        if self.add(id, level, message, growth)
+        self.note_at(None, id, level, message, growth);
+    }
+
+    /// The same, of a moment that has passed, but not before the program's line before.
+    pub fn note_at(
+        &self,
+        at: Option<BootTime>,
+        id: ProgramId,
+        level: Level,
+        message: &str,
+        growth: Option<&Growth>,
+    ) {
+        if self.add(at, id, level, message, growth)
             && let Some(growth) = growth
         {
             growth.tell();
         }
     }
 
-    fn add(&self, id: ProgramId, level: Level, message: &str, growth: Option<&Growth>) -> bool {
+    fn add(
+        &self,
+        at: Option<BootTime>,
+        id: ProgramId,
+        level: Level,
+        message: &str,
+        growth: Option<&Growth>,
+    ) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut now = Moment::now();
         now.since_boot = now.since_boot.max(*last + Duration::from_micros(1));
         *last = now.since_boot;
+        now.since_boot = at.unwrap_or(now.since_boot);
         let line = line(&now, level, message);
         match self.write(id, &line) {
             Ok(()) => {

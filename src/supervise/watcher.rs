@@ -7,15 +7,14 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::adopted::Adopted;
 use super::leftovers::Traces;
 use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, Saved, State};
 use super::record::{self, Record};
 use super::supervisor::Supervisor;
-use super::{
-    Caller, Command, Done, Exit, LeftBehind, Phase, Refusal, Snapshot, Status, events, telling,
-};
+use super::{Caller, Command, Done, Exit, LeftBehind, Phase, Refusal, Snapshot, events, telling};
 use crate::clock::{BootTime, Timestamp};
 use crate::logs::Level;
 use crate::program::{MaxRestarts, ProgramId};
@@ -349,16 +348,27 @@ impl Watcher {
     /// told to who listens.
     fn tell(&self, happening: &Happening) -> Option<events::Event> {
         let (level, message) = telling::line(happening, self.policy().stop_timeout);
-        self.note(level, &message);
+        let begins = matches!(
+            happening,
+            Happening::Started { .. } | Happening::Restarted { .. }
+        );
+        let began = self.last.started_at.filter(|_| begins);
+        match began {
+            // Of when it began, behind that event: what it has written since comes after both.
+            Some(at) => {
+                let at = at + Duration::from_micros(1);
+                self.supervisor.logs.note_at(at, self.id, level, &message);
+            }
+            None => self.note(level, &message),
+        }
         let name = self.published.get().program.definition.name.clone();
         if level == Level::Error {
             report::warn(format_args!("{} ({name}): {message}", self.id));
         }
         let is_stopped = self.machine.phase() == Phase::Stopped;
         let (kind, exit, reason) = events::kind(happening, is_stopped)?;
-        let begins = kind.status() == Status::Running;
-        let (at, timestamp) = match (begins, self.last.started_at, self.last.start_time) {
-            (true, Some(at), Some(timestamp)) => (at, timestamp),
+        let (at, timestamp) = match (began, self.last.start_time) {
+            (Some(at), Some(timestamp)) => (at, timestamp),
             _ => (BootTime::now(), Timestamp::now()),
         };
         Some(events::Event {
