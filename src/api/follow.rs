@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::logs::Format;
 use super::sessions::{Session, Sessions, Watch};
 use crate::clock::{BootTime, Timestamp};
-use crate::http::{Body, Ended, Feed, Reply};
+use crate::http::{Body, End, Ended, Feed, Reply};
 use crate::logs::{Entry, Followed, Follower, Level, Stream};
 use crate::program::ProgramId;
 use crate::report;
@@ -27,6 +27,8 @@ pub struct Following {
     pub format: Format,
     /// Where a token is needed.
     pub session: Option<(Arc<Sessions>, Session)>,
+    /// What was taken from the follower and is not sent yet.
+    pub unsent: Vec<u8>,
 }
 
 impl Following {
@@ -34,12 +36,22 @@ impl Following {
         Reply {
             status: 200,
             headers: vec![("Content-Type", self.format.content_type().to_owned())],
-            // Whatever ends it, nothing more need be done.
-            body: Body::Feed(Box::new(move |feed| drop(self.run(feed)))),
+            body: Body::Feed(Box::new(move |feed| self.serve(feed))),
         }
     }
 
-    fn run(mut self, feed: &mut Feed) -> Result<(), Ended> {
+    fn serve(mut self, feed: &mut Feed) {
+        let ended = self.run(feed);
+        let shuts_down = matches!(feed.control().ended(), Some(End::Shutdown | End::Handover));
+        // How programs ended was written just before.
+        if ended.is_err() && shuts_down {
+            let mut last = std::mem::take(&mut self.unsent);
+            last.extend(self.gather().unwrap_or_default());
+            feed.last(last);
+        }
+    }
+
+    fn run(&mut self, feed: &mut Feed) -> Result<(), Ended> {
         let watch = match &self.session {
             None => None,
             // The token may have ended since it was looked at.
@@ -55,7 +67,11 @@ impl Following {
             // Asked first: what was written until then is still there to be sent.
             let is_over = self.follower.is_over();
             match self.gather() {
-                Ok(piece) if !piece.is_empty() => feed.send(&piece)?,
+                Ok(piece) if !piece.is_empty() => {
+                    self.unsent = piece;
+                    feed.send(&self.unsent)?;
+                    self.unsent = Vec::new();
+                }
                 Ok(_) if is_over => return Ok(()),
                 Ok(_) => match feed.wait(&self.bell) {
                     Err(Ended) if was_put_off(watch.as_ref(), end) => {}

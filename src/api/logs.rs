@@ -95,6 +95,7 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
                     bell,
                     format,
                     session: call.session.map(|session| (sessions, session)),
+                    unsent: Vec::new(),
                 };
                 following.reply()
             })

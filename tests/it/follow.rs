@@ -279,7 +279,7 @@ fn a_new_password_ends_it() {
 }
 
 #[test]
-fn the_end_of_the_daemon_ends_it() {
+fn the_end_of_the_daemon_ends_it_after_the_last_line() {
     let mut daemon = Daemon::start();
     let mut follower = Follower::open(
         &daemon
@@ -290,7 +290,8 @@ fn the_end_of_the_daemon_ends_it() {
     );
     follower.until("ready");
     daemon.signal(Signal::TERM);
-    while follower.line().is_some() {}
+    follower.until("Program stopped successfully (was ended by signal KILL)");
+    assert!(follower.is_over());
     assert_eq!(daemon.ends(), Some(0));
 }
 

@@ -25,6 +25,8 @@ pub struct Feed {
     unread: usize,
     /// A piece was sent in part: nothing fits behind it.
     torn: bool,
+    /// What is sent at the end.
+    last: Vec<u8>,
 }
 
 impl Feed {
@@ -35,6 +37,7 @@ impl Feed {
             end_at: None,
             unread: READ_BYTES,
             torn: false,
+            last: Vec::new(),
         }
     }
 
@@ -64,6 +67,12 @@ impl Feed {
         // Where any of it is on its way, nothing fits behind it.
         self.torn = sent.is_err();
         sent
+    }
+
+    /// Says what is sent at the very end, also where the stream was told to end: as much of it as the client takes in the
+    /// second that is left then.
+    pub fn last(&mut self, piece: Vec<u8>) {
+        self.last = piece;
     }
 
     /// Waits until `bell` rings, and hushes it.
@@ -98,13 +107,15 @@ impl Feed {
             return;
         }
         let until = BootTime::now() + PATIENCE;
-        let last: &[u8] = match self.chunked {
-            true => b"0\r\n\r\n",
-            false => b"",
+        let size = format!("{:x}\r\n", self.last.len());
+        let parts: &[&[u8]] = match (self.chunked, self.last.is_empty()) {
+            (false, _) => &[&self.last],
+            (true, true) => &[b"0\r\n\r\n"],
+            (true, false) => &[size.as_bytes(), &self.last, b"\r\n0\r\n\r\n"],
         };
-        let sent = self.line.send_all(&[last], |interest| {
-            self.line.wait_for_socket(interest, until)
-        });
+        let sent = self
+            .line
+            .send_all(parts, |interest| self.line.wait_for_socket(interest, until));
         if sent.is_ok() {
             self.line.part(until);
         }
