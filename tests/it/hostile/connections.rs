@@ -160,7 +160,7 @@ fn clients_that_read_no_logs_cost_little_memory() {
 
 #[test]
 fn connections_that_wait_for_a_stop_are_kept_and_others_served() {
-    let daemon = Setup::new().key("api", "max_connections", 16).start();
+    let daemon = Setup::new().key("api", "max_connections", 32).start();
     // So many may wait for one program.
     let slow = ["one", "two"].map(|name| {
         let program = daemon
