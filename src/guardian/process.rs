@@ -43,6 +43,8 @@ const LONGEST_ABSENCE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// First wait, doubled each time in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// Daemons in a row that fail before they serve, of a guardian that is to end: then it ends without one.
+const LAST_ATTEMPTS: u32 = 3;
 /// A daemon that has served for so long is no failure: it is started again at once.
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 
@@ -270,7 +272,9 @@ impl Guardian {
             if self.asked == Some(TERM) {
                 return;
             }
-            self.asked = Some(number);
+            if self.asked.replace(number).is_none() {
+                self.failures = 0;
+            }
             // Also a daemon that is not there has programs to stop.
             self.start_at = BootTime::now();
         }
@@ -359,6 +363,16 @@ impl Guardian {
             self.failures = 0;
         }
         self.pause();
+        if let ExitStatus::Code(code) = status
+            && self.asked.is_some()
+            && served.is_none()
+            && self.failures >= LAST_ATTEMPTS
+        {
+            report::error(format_args!(
+                "no daemon can be started: hxe ends without one, and its programs run on"
+            ));
+            return Some(ExitCode::from(code));
+        }
         if served.is_some() {
             self.start_at = self.start_at.min(BootTime::now() + LONGEST_ABSENCE);
         }
@@ -391,7 +405,7 @@ impl Guardian {
 
 impl Daemon {
     /// Sends what there is room for.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         while let Some(message) = self.outbox.front() {
             match send(&self.socket, message, None, Wait::Never) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,

@@ -98,7 +98,12 @@ impl Guardian {
             }
         }
         report::info(format_args!("hxe has been upgraded"));
-        if version == handover::VERSION {
+        if let Some(daemon) = &mut self.daemon {
+            // What waits to be sent is not handed over.
+            daemon.flush();
+        }
+        // Nor is an end that was asked for: with that daemon this process ends, too.
+        if version == handover::VERSION && self.asked.is_none() {
             // Returns only if it could not be done.
             let error = self.become_new().err();
             let reason = error.map_or_else(String::new, |error| sys::reason(&error));

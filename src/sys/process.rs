@@ -100,7 +100,11 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
 /// # Errors
 /// `ESRCH` if the group is empty, `EPERM` if none in it may be signalled. Source: kill(2).
 pub fn kill_group(leader: Pid, signal: i32) -> io::Result<()> {
-    // SAFETY: kill takes plain numbers; `-pid` is below -1 for any pid but 1, which is never our child's.
+    // -1 is everybody: no program of ours is 1, but a forged run record may say so.
+    if leader.0 == 1 {
+        return Err(rustix::io::Errno::SRCH.into());
+    }
+    // SAFETY: kill takes plain numbers; `-pid` is below -1.
     cvt(unsafe { libc::kill(-leader.0, signal) })
 }
 
@@ -230,5 +234,18 @@ pub(super) fn cvt(result: i32) -> io::Result<()> {
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_signal_ever_goes_to_everybody() {
+        let init = Pid::new(1).unwrap();
+        // Signal 0 asks only whether it could be sent.
+        let error = kill_group(init, 0).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 }
