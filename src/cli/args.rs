@@ -69,6 +69,10 @@ pub struct Daemon {
     #[argh(option, arg_name = "number", hidden_help)]
     pub handover: Option<i32>,
 
+    /// the soft limit of open files that programs get: the one that the guardian was started with
+    #[argh(option, arg_name = "number", hidden_help)]
+    pub open_files: Option<u64>,
+
     /// let go of standard error once the daemon listens
     #[argh(switch, hidden_help)]
     pub in_background: bool,

@@ -41,6 +41,7 @@ pub fn run(arguments: Daemon) -> ExitCode {
             pid_file: arguments.pid_file,
             ready,
             in_background: arguments.in_background,
+            open_files: arguments.open_files,
             link,
         }),
         Err(error) => wrong(&error),
@@ -55,6 +56,10 @@ fn guard(arguments: &Daemon, ready: Option<OwnedFd>) -> ExitCode {
     }
     if ready.is_some() || arguments.in_background {
         own.push("--in-background".into());
+    }
+    // A guardian that became another binary has raised its own already.
+    if let Some(limit) = arguments.open_files.or_else(sys::process::open_files) {
+        own.extend(["--open-files".into(), limit.to_string().into()]);
     }
     guardian::run(guardian::Options {
         arguments: own,

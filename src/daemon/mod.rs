@@ -43,6 +43,8 @@ pub struct Options {
     pub ready: Option<OwnedFd>,
     /// Let go of standard error once the daemon listens.
     pub in_background: bool,
+    /// The soft limit of open files that programs get, where it is not that of this process.
+    pub open_files: Option<u64>,
     /// The socket whose other end is the guardian's.
     pub link: Option<OwnedFd>,
 }
@@ -126,6 +128,7 @@ impl Daemon {
             pid_file,
             ready,
             in_background,
+            open_files: soft,
             link,
         } = options;
         let (link, left) = match link {
@@ -143,7 +146,8 @@ impl Daemon {
         sys::signals::unblock_all();
         // Programs get nothing that the caller left open.
         sys::background::keep_inherited();
-        let (open_files, raised) = process::raise_open_files();
+        let (mut open_files, raised) = process::raise_open_files();
+        open_files.current = soft.or(open_files.current);
         if let Err(error) = raised {
             report::warn(format_args!(
                 "the limit of open files cannot be raised: {error}"

@@ -182,6 +182,11 @@ pub fn end_with_parent(parent: Pid) -> io::Result<()> {
     }
 }
 
+/// The soft limit of open files; `None`: there is none.
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Raises the soft limit of open files to the hard one, and returns the limits as they were, for programs.
 pub fn raise_open_files() -> (Rlimit, io::Result<()>) {
     let old = getrlimit(Resource::Nofile);

@@ -191,6 +191,20 @@ fn a_program_finds_no_signal_ignored_or_blocked() {
 }
 
 #[test]
+fn a_program_has_the_soft_limit_of_open_files_that_hxe_was_started_with() {
+    for setup in [Setup::new(), Setup::new().no_guardian()] {
+        let daemon = setup.soft_open_files(200).start();
+        let pid = daemon.create(&sleeper("a")).started().pid();
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let files = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))
+            .expect("there is such a limit");
+        assert_eq!(files.split_whitespace().next(), Some("200"));
+    }
+}
+
+#[test]
 fn a_program_has_the_limits_that_the_daemon_was_given() {
     let daemon = Daemon::start();
     let pid = daemon.create(&sleeper("a")).started().pid();

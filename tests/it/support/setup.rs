@@ -20,7 +20,7 @@ pub struct Setup {
     keys: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     variables: Vec<(&'static str, String)>,
     user: Option<u32>,
-    open_files: Option<u32>,
+    open_files: Option<String>,
     guarded: bool,
     /// Runs a copy of the binary.
     copied: bool,
@@ -106,7 +106,13 @@ impl Setup {
 
     /// Lets the daemon have only so many files open.
     pub fn open_files(mut self, limit: u32) -> Setup {
-        self.open_files = Some(limit);
+        self.open_files = Some(format!("-n {limit}"));
+        self
+    }
+
+    /// Starts it with this soft limit of open files, which it may raise.
+    pub fn soft_open_files(mut self, limit: u32) -> Setup {
+        self.open_files = Some(format!("-S -n {limit}"));
         self
     }
 
@@ -183,11 +189,11 @@ impl Setup {
     /// `hxe daemon --config FILE ARGS`, the file written.
     fn command(&self, args: &[&str]) -> Command {
         let file = self.write();
-        let mut command = match self.open_files {
+        let mut command = match &self.open_files {
             None => Command::new(self.binary()),
             Some(limit) => {
                 let mut shell = Command::new("/bin/sh");
-                let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+                let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
                 shell.args(["-c", &script]).arg(self.binary());
                 shell
             }
