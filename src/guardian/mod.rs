@@ -7,8 +7,8 @@
 //! It holds what must outlive a daemon: the listening sockets, so that clients wait in them while there is none; a
 //! descriptor of every FIFO, so that what is in it stays; and programs that lost their daemon, until the next one has asked
 //! how they ended. It knows no program and decides nothing but when to start a daemon. One thread, one loop, some hundred
-//! KiB. `process` is the guardian itself, `upgrade` and `handover` how it becomes another binary, `link` the daemon's end, `message` what
-//! goes between them.
+//! KiB. `process` is the guardian itself, `upgrade` and `handover` how it becomes another binary, `link` the daemon's end,
+//! `message` what goes between them.
 
 mod handover;
 mod link;

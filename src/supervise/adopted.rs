@@ -53,9 +53,7 @@ impl Adopted {
 
     /// Whether it has ended.
     pub(super) fn has_ended(&self) -> bool {
-        procfs::stat(self.pid.number()).map_or(true, |stat| {
-            stat.start_ticks != self.start_ticks || stat.is_zombie()
-        })
+        !procfs::lives(self.pid.number(), self.start_ticks)
     }
 
     /// How it ended, once it has; `None` where nobody can know. May wait a little for its parent to reap it.
@@ -162,11 +160,7 @@ impl Waiting {
                     std::thread::sleep(Duration::from_secs(1));
                 }
             }
-            let is_gone = |(pid, start_ticks): &mut (i32, u64)| {
-                procfs::stat(*pid).map_or(true, |stat| {
-                    stat.start_ticks != *start_ticks || stat.is_zombie()
-                })
-            };
+            let is_gone = |(pid, start_ticks): &mut (i32, u64)| !procfs::lives(*pid, *start_ticks);
             let gone: Vec<_> = lock(&self.unnamed).extract_if(.., is_gone).collect();
             for (pid, _) in gone {
                 self.wake(pid);

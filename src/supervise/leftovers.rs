@@ -181,7 +181,7 @@ fn key(stat: &Stat) -> (i32, u64) {
 
 /// Whether a process that was seen lives on: one that no watcher knows may have had one that reaped it since.
 fn is_still_there(stat: &Stat) -> bool {
-    procfs::stat(stat.pid).is_ok_and(|now| key(&now) == key(stat) && !now.is_zombie())
+    procfs::lives(stat.pid, stat.start_ticks)
 }
 
 fn pids<'a>(stats: impl Iterator<Item = &'a Stat>) -> HashSet<i32> {

@@ -47,6 +47,11 @@ pub fn stat(pid: i32) -> io::Result<Stat> {
     parse(&line).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// Whether this very process lives: it is there, started then, and is no zombie.
+pub fn lives(pid: i32, start_ticks: u64) -> bool {
+    stat(pid).is_ok_and(|stat| stat.start_ticks == start_ticks && !stat.is_zombie())
+}
+
 /// Reads what the kernel says of all processes; those that end meanwhile are left out.
 pub fn scan() -> io::Result<Vec<Stat>> {
     let mut all = Vec::new();

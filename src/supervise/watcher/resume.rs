@@ -36,7 +36,7 @@ impl Watcher {
             None if is_starting => self.start_again(),
             None => drop(self.publish()),
             Some(run) => match self.take_up(&run) {
-                Found::Alive(adopted) => self.adopt(run, Some(adopted)),
+                Found::Alive(adopted) => self.adopt(run, adopted),
                 // It had not become its program when the daemon died, and died with it.
                 Found::Gone(status) if is_starting && never_ran(status) => {
                     self.clear_up_after_gone(run, exit(status));
@@ -73,21 +73,20 @@ impl Watcher {
     }
 
     /// Watches a process that an earlier daemon started.
-    fn adopt(&mut self, run: record::Run, adopted: Option<Adopted>) {
+    fn adopt(&mut self, run: record::Run, adopted: Adopted) {
         let pid = run.pid;
         self.supervisor.children.add(pid, self.mailbox.clone());
-        if let Some(adopted) = &adopted
-            && let Err(error) = self
-                .supervisor
-                .adoptions
-                .watch(adopted, self.mailbox.clone())
+        if let Err(error) = self
+            .supervisor
+            .adoptions
+            .watch(&adopted, self.mailbox.clone())
         {
             let reason = sys::reason(&error);
             let text = format!("The end of process {pid} will be seen late: {reason}");
             self.note(Level::Warn, &text);
             report::warn(format_args!("{}: {text}", self.id));
         }
-        self.run = Some(self.run(run, adopted, Origin::Earlier));
+        self.run = Some(self.run(run, Some(adopted), Origin::Earlier));
         match self.machine.state() {
             State::Starting { .. } => self.step(Event::Spawned(pid)),
             State::Stopping { kill_at, .. } => {
