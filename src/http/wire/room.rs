@@ -70,7 +70,7 @@ impl Wire {
     /// Makes a connection of a socket just accepted, if there is room for one more.
     ///
     /// # Errors
-    /// Gives the socket back if every connection has to be kept: new ones, too.
+    /// Gives the socket back if every connection has to be kept, as its answer is being worked out.
     pub fn admit(
         self: &Arc<Self>,
         socket: OwnedFd,
@@ -78,11 +78,19 @@ impl Wire {
     ) -> Result<Box<Connection>, (OwnedFd, Peer)> {
         let key = loop {
             let mut state = self.lock();
-            if state.table.open() < self.limits().max_connections {
+            let limits = self.limits();
+            let open = state.table.open();
+            if open < limits.max_connections {
                 break state.table.claim();
             }
-            let oldest = state.oldest().filter(|oldest| oldest.new_until.is_none());
-            let Some(oldest) = oldest.and_then(|oldest| state.table.take(oldest.key)) else {
+            let Some(oldest) = state.oldest() else {
+                return Err((socket, peer));
+            };
+            // Another worker has taken the room that this one found: for a moment there is one place more for each.
+            if oldest.new_until.is_some() && open < limits.max_connections + limits.workers {
+                break state.table.claim();
+            }
+            let Some(oldest) = state.table.take(oldest.key) else {
                 return Err((socket, peer));
             };
             drop(state);
