@@ -1,12 +1,14 @@
-//! `/api/program/{id}/start`, `stop`, `restart`: the right to answer goes to the program's watcher.
+//! `/api/program/{id}/start`, `stop`, `restart`, `signal`: the right to answer goes to the program's watcher.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::body::Fields;
 use super::error::ApiError;
 use super::{Api, Call, Outcome, reply, shapes};
 use crate::http::Reply;
+use crate::program::Signal;
 use crate::supervise::{Command, Done, LeftBehind};
 
 #[derive(Serialize)]
@@ -26,6 +28,14 @@ struct StoppedShape<'a> {
     exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left_behind: Vec<LeftBehindShape<'a>>,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct SignalledShape<'a> {
+    id: String,
+    status: &'static str,
+    pid: Option<i32>,
     message: &'a str,
 }
 
@@ -64,6 +74,27 @@ pub fn restart(api: &Api, call: Call) -> Result<Outcome, ApiError> {
 pub fn stop(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     let force = call.query(&["force"])?.flag("force")?.unwrap_or_default();
     send(api, &call, Command::Stop { force }, stopped)
+}
+
+/// `POST /program/{id}/signal`: `{"signal": "HUP"}`, a name or a number as a string; to the process itself.
+pub fn signal(api: &Api, call: Call) -> Result<Outcome, ApiError> {
+    call.query(&[])?;
+    // First who, then what: an unknown program is a 404 whatever the body.
+    api.program(&call)?;
+    let name = Fields::parse(&call.body, &["signal"])?.required("signal", "Signal")?;
+    let signal = name
+        .parse::<Signal>()
+        .map_err(|error| ApiError::body("signal", format!("{name:?} is {error}")))?;
+    send(api, &call, Command::Signal(signal), move |done| {
+        let snapshot = &done.snapshot;
+        let shape = SignalledShape {
+            id: snapshot.program.id.to_string(),
+            status: snapshot.phase.status().as_str(),
+            pid: snapshot.pid,
+            message: &format!("Signal {signal} sent successfully"),
+        };
+        reply::json(200, &shape)
+    })
 }
 
 fn send(

@@ -36,7 +36,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 17] = [
+pub static ROUTES: [Route; 18] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -48,6 +48,7 @@ pub static ROUTES: [Route; 17] = [
     route(Post,   "/program/{id}/start",   Known, control::start),
     route(Post,   "/program/{id}/stop",    Known, control::stop),
     route(Post,   "/program/{id}/restart", Known, control::restart),
+    route(Post,   "/program/{id}/signal",  Known, control::signal),
     route(Post,   "/program/{id}/enable",  Known, programs::enable),
     route(Post,   "/program/{id}/disable", Known, programs::disable),
     route(Get,    "/program/{id}/logs",    Known, logs::get),

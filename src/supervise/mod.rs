@@ -169,6 +169,8 @@ pub enum Command {
         force: bool,
     },
     Restart,
+    /// To the process itself, not to what it has started.
+    Signal(Signal),
 }
 
 /// What a command came to.
@@ -200,6 +202,9 @@ pub enum Refusal {
     /// A process that KILL does not end, or that may not be killed by this daemon.
     #[error("Program cannot be stopped: process {0} does not end")]
     WillNotEnd(i32),
+    /// The kernel did not take it; with its reason.
+    #[error("Signal {0} cannot be sent: {1}")]
+    NotSignalled(Signal, String),
     /// What failed, with the step: "changing directory to /nowhere: No such file or directory".
     #[error("{0}")]
     StartFailed(String),

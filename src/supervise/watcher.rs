@@ -208,14 +208,7 @@ impl Watcher {
             (mail, _) => mail,
         };
         match mail {
-            Some(Mail::Command(command, caller)) => {
-                let caller = Asker::Command(caller);
-                self.step(match command {
-                    Command::Start => Event::Start(caller),
-                    Command::Stop { force } => Event::Stop { caller, force },
-                    Command::Restart => Event::Restart(caller),
-                });
-            }
+            Some(Mail::Command(command, caller)) => self.command(command, caller),
             Some(Mail::Delete(caller)) => self.delete(caller),
             Some(Mail::Autostart) if self.resumed => {}
             Some(Mail::Autostart) => self.step(Event::Autostart),
@@ -225,6 +218,19 @@ impl Watcher {
                 drop(sender);
             }
             Some(Mail::Wake) | None => {}
+        }
+    }
+
+    fn command(&mut self, command: Command, caller: Caller<Done>) {
+        let asker = Asker::Command;
+        match command {
+            Command::Start => self.step(Event::Start(asker(caller))),
+            Command::Stop { force } => {
+                let caller = asker(caller);
+                self.step(Event::Stop { caller, force });
+            }
+            Command::Restart => self.step(Event::Restart(asker(caller))),
+            Command::Signal(signal) => caller(self.signal(signal)),
         }
     }
 

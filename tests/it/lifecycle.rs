@@ -205,3 +205,42 @@ fn a_program_says_of_its_life_in_its_log() {
         ["Program started successfully", "Program exited with code 3"]
     );
 }
+
+#[test]
+fn a_signal_reaches_the_program_itself() {
+    let daemon = Daemon::start();
+    let definition = sh(
+        "a",
+        "trap 'echo got it' HUP; echo ready; while :; do sleep 0.02; done",
+    );
+    let program = daemon.create(&definition).started();
+    program.says("ready");
+    for name in ["HUP", "SIGHUP", "1"] {
+        let path = program.path("/signal");
+        let body = json!({"signal": name}).to_string();
+        let answer = daemon.post(&path, &body).ok(200);
+        assert_eq!(answer["id"], program.id.as_str());
+        assert_eq!(answer["status"], "running");
+        assert_eq!(answer["pid"], program.pid());
+        assert_eq!(answer["message"], "Signal HUP sent successfully");
+    }
+    program.says("got it");
+    let noted = program.messages("hxe");
+    assert!(
+        noted.contains(&"Signal HUP was sent".to_owned()),
+        "{noted:?}"
+    );
+}
+
+#[test]
+fn a_signal_that_cannot_be_sent_is_refused() {
+    let daemon = Daemon::start();
+    let program = daemon.create(&sleeper("a"));
+    let post = |path: &str, body: &str| daemon.post(path, body);
+    let path = program.path("/signal");
+    post(&path, r#"{"signal":"HUP"}"#).error(400, "invalid_state");
+    for body in [r#"{"signal":"NOSUCH"}"#, r#"{"signal":9}"#, "{}"] {
+        post(&path, body).error(400, "validation_error");
+    }
+    post("/api/program/nobody/signal", r#"{"signal":"HUP"}"#).error(404, "not_found");
+}

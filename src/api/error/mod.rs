@@ -123,6 +123,7 @@ impl ApiError {
         match refusal {
             Refusal::AlreadyRunning
             | Refusal::NotRunning
+            | Refusal::NotSignalled(..)
             | Refusal::Superseded
             | Refusal::WillNotEnd(_) => ApiError::InvalidState(refusal.to_string()),
             Refusal::StartFailed(reason) => ApiError::StartFailed(reason),

@@ -15,7 +15,7 @@ use crate::program::Signal;
 use crate::report;
 use crate::supervise::leftovers::{self, Traces};
 use crate::supervise::machine::State;
-use crate::supervise::{Exit, RUN_ID, launch, record};
+use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
 use crate::sys::process::{self, ExitStatus, Pid};
 use crate::sys::{fault, procfs};
@@ -214,6 +214,15 @@ impl Watcher {
             run.traces.note_descendants();
         }
         self.signal_group(pid, Signal::KILL);
+    }
+
+    /// Sends a signal to the process itself, as kill(1) does.
+    pub(super) fn signal(&self, signal: Signal) -> Result<Done, Refusal> {
+        let run = self.run.as_ref().ok_or(Refusal::NotRunning)?;
+        process::kill(run.pid, signal.number())
+            .map_err(|error| Refusal::NotSignalled(signal, sys::reason(&error).to_string()))?;
+        self.note(Level::Info, &format!("Signal {signal} was sent"));
+        Ok(self.done())
     }
 
     fn signal_group(&self, pid: Pid, signal: Signal) {
