@@ -66,14 +66,7 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     let follow = query.flag("follow")?.unwrap_or_default();
     let query = parse(&query)?;
     let id = api.program(&call)?.program.id;
-    let json = match follow {
-        true => Format::Lines,
-        false => Format::Json,
-    };
-    let format = match wants_text(call.head.header("accept"), json) {
-        true => Format::Text,
-        false => json,
-    };
+    let format = format(call.head.header("accept"), follow);
     let logs = Arc::clone(&api.logs);
     let supervisor = Arc::clone(&api.supervisor);
     let full = ApiError::Busy("Too many searches of logs are waiting: try again".into());
@@ -133,20 +126,30 @@ fn parse(query: &Query) -> Result<logs::Query, ApiError> {
     Ok(logs::Query { lines, levels })
 }
 
-/// Whether text is preferred to `json`, the other format that there is: the highest weight counts, then what comes first;
-/// `*/*` is JSON, and so is nothing. Who asks for JSON gets lines of it, too. Source: RFC 9110 12.5.1.
-fn wants_text(accept: Option<&str>, json: Format) -> bool {
-    let mut best = 0.0;
-    let mut text = false;
+/// The format that is preferred: the highest weight counts, then what comes first. What is followed has no end, so who asks
+/// for JSON gets lines of it then; so does who asks for anything, or nothing. Source: RFC 9110 12.5.1.
+fn format(accept: Option<&str>, follow: bool) -> Format {
+    let json = match follow {
+        true => Format::Lines,
+        false => Format::Json,
+    };
+    let kinds = [
+        ("text/plain", Format::Text),
+        ("text/*", Format::Text),
+        ("application/x-ndjson", Format::Lines),
+        ("application/json", json),
+        ("application/*", json),
+        ("*/*", json),
+    ];
+    let (mut best, mut format) = (0.0, json);
     for range in accept.unwrap_or_default().split(',') {
         let mut parts = range.split(';').map(str::trim);
-        let is_text = match parts.next().unwrap_or_default() {
-            kind if kind.eq_ignore_ascii_case("text/plain") => true,
-            kind if kind.eq_ignore_ascii_case("text/*") => true,
-            kind if kind.eq_ignore_ascii_case("application/json") => false,
-            kind if kind.eq_ignore_ascii_case(json.content_type()) => false,
-            "*/*" | "application/*" => false,
-            _ => continue,
+        let kind = parts.next().unwrap_or_default();
+        let Some((_, found)) = kinds
+            .iter()
+            .find(|(known, _)| kind.eq_ignore_ascii_case(known))
+        else {
+            continue;
         };
         let weight = parts
             .filter_map(|part| part.split_once('='))
@@ -154,10 +157,10 @@ fn wants_text(accept: Option<&str>, json: Format) -> bool {
             .map_or(1.0, |(_, weight)| weight.parse().unwrap_or(0.0));
         if weight > best {
             best = weight;
-            text = is_text;
+            format = *found;
         }
     }
-    text
+    format
 }
 
 /// The answer with these entries, which take so many bytes until all are read: in one piece if they are few.
@@ -368,8 +371,8 @@ mod tests {
             "application/json;q=0.5, text/plain",
             "text/*",
         ] {
-            assert!(wants_text(Some(accept), Format::Json), "{accept}");
-            assert!(wants_text(Some(accept), Format::Lines), "{accept}");
+            assert_eq!(format(Some(accept), false), Format::Text, "{accept}");
+            assert_eq!(format(Some(accept), true), Format::Text, "{accept}");
         }
         for accept in [
             "*/*",
@@ -381,12 +384,13 @@ mod tests {
             "text/plain;q=0.1, application/json",
             "",
         ] {
-            assert!(!wants_text(Some(accept), Format::Json), "{accept}");
-            assert!(!wants_text(Some(accept), Format::Lines), "{accept}");
+            assert_eq!(format(Some(accept), false), Format::Json, "{accept}");
+            assert_eq!(format(Some(accept), true), Format::Lines, "{accept}");
         }
-        assert!(!wants_text(None, Format::Json));
-        let lines_first = Some("application/x-ndjson, text/plain");
-        assert!(!wants_text(lines_first, Format::Lines));
-        assert!(wants_text(lines_first, Format::Json), "that is not offered");
+        assert_eq!(format(None, false), Format::Json);
+        for follow in [false, true] {
+            let lines_first = format(Some("application/x-ndjson, text/plain"), follow);
+            assert_eq!(lines_first, Format::Lines);
+        }
     }
 }
