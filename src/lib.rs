@@ -6,8 +6,9 @@
 //! main -> cli -> daemon -> config -> api -> {http, supervise} -> {logs, store, metrics} -> guardian -> program
 //! ```
 //!
-//! `sys`, `clock` and `report` see nothing of the crate and may be used everywhere. Invariants, checked by
-//! `tests/tidy.rs` where reading the source can show them:
+//! `client`, the Rust client, stands beside `daemon`: it sees none of them, and `cli` sees it. `sys`, `clock` and `report`
+//! see nothing of the crate and may be used everywhere. Invariants, checked by `tests/tidy.rs` where reading the source can
+//! show them:
 //!
 //! - `supervise/machine.rs` is pure: no I/O, no clock, no channel.
 //! - `supervise` never names `api` or `http`; `store` never names `supervise`; `http` never names `program`.
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

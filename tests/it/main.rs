@@ -2,6 +2,8 @@
 
 /// Login, refresh, logout, and who gets in.
 mod auth;
+/// The Rust client, method by method.
+mod client;
 /// hxe.toml, `--check`, the environment, the command line.
 mod config;
 /// Which web pages may ask.
