@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::LeftBehind;
 use super::signals::Children;
+use super::{LeftBehind, RUN_ID};
 use crate::program::Signal;
 use crate::sys::process::{self, Pid};
-use crate::sys::procfs::{self, Stat};
+use crate::sys::procfs::{self, Environment, Stat, close_over};
 
 /// How long to go on killing; what is still there then is named, not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,15 +56,8 @@ pub(super) struct Sweep {
 impl Traces {
     /// Notes what descends from the main process now, while parents still tell.
     pub(super) fn note_descendants(&mut self) {
-        let Ok(all) = procfs::scan() else { return };
-        let mut found: HashSet<i32> = HashSet::from([self.main.number()]);
-        close_over(&all, &mut found);
-        found.remove(&self.main.number());
-        self.descendants.extend(
-            all.iter()
-                .filter(|stat| found.contains(&stat.pid))
-                .map(|stat| (stat.pid, stat.start_ticks)),
-        );
+        let found = procfs::descendants(self.main);
+        self.descendants.extend(found.iter().map(key));
     }
 
     /// Kills all that the ended run left behind, until nothing is left.
@@ -156,7 +149,7 @@ impl Traces {
         let in_its_groups = stat.session == main || stat.pgrp == main;
         (in_its_groups && self.origin != Origin::EarlierGone)
             || self.descendants.contains(&key(stat))
-            || procfs::has_variable(pid, &self.mark)
+            || Environment::of(pid).is_some_and(|environment| environment.has(&self.mark))
             || (is_orphan(stat, guardian)
                 && !is_being_started(stat)
                 && self.pipes.iter().any(|pipe| procfs::holds_file(pid, *pipe)))
@@ -170,7 +163,9 @@ impl Traces {
             && !children.contains(stat.session)
             && !children.contains(stat.pgrp)
             && !is_being_started(stat)
-            && Pid::new(stat.pid).is_some_and(|pid| !procfs::has_variable_named(pid, b"HXE_RUN_ID"))
+            && !Pid::new(stat.pid)
+                .and_then(Environment::of)
+                .is_some_and(|environment| environment.names(RUN_ID.as_bytes()))
             && is_still_there(stat)
     }
 }
@@ -198,21 +193,6 @@ fn is_stranger(stat: &Stat, children: &Children) -> bool {
 fn is_orphan(stat: &Stat, guardian: Option<i32>) -> bool {
     const INIT: i32 = 1;
     stat.ppid == Pid::own().number() || stat.ppid == INIT || Some(stat.ppid) == guardian
-}
-
-/// Adds to `found` all that descends from it.
-fn close_over(all: &[Stat], found: &mut HashSet<i32>) {
-    loop {
-        let before = found.len();
-        for stat in all {
-            if found.contains(&stat.ppid) {
-                found.insert(stat.pid);
-            }
-        }
-        if found.len() == before {
-            return;
-        }
-    }
 }
 
 /// Whether a child of ours has not become its program yet: it still has our descriptors, all of them.

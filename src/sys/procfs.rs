@@ -1,9 +1,11 @@
 //! What `/proc` tells about processes. Every answer may be out of date when it arrives: processes come and go.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::process::Pid;
 
@@ -43,7 +45,7 @@ impl Stat {
 /// # Errors
 /// `NotFound` once it is reaped; `InvalidData` for a line that is not as proc_pid_stat(5) has it.
 pub fn stat(pid: i32) -> io::Result<Stat> {
-    let line = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let line = read(&format!("/proc/{pid}/stat"))?;
     parse(&line).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -78,11 +80,8 @@ pub fn adopted() -> io::Result<Vec<Pid>> {
     let own = Pid::own();
     let mut children = Vec::new();
     for thread in [format!("self/task/{own}"), "thread-self".to_owned()] {
-        match std::fs::read_to_string(format!("/proc/{thread}/children")) {
-            Ok(text) => children.extend(
-                text.split_ascii_whitespace()
-                    .filter_map(|pid| Pid::new(pid.parse().ok()?)),
-            ),
+        match std::fs::read(format!("/proc/{thread}/children")) {
+            Ok(list) => children.extend(numbers(&list).filter_map(Pid::new)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let all = scan()?.into_iter();
                 let ours = all.filter(|stat| stat.ppid == own.number());
@@ -104,28 +103,129 @@ pub fn exe(pid: i32) -> Option<PathBuf> {
 
 /// Whether a process was started with this argument; no, where we may not look.
 pub fn has_argument(pid: i32, argument: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline"))
+    read(&format!("/proc/{pid}/cmdline"))
         .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == argument))
 }
 
-/// Whether the environment that a process was started with has this `NAME=value`; no, where we may not look.
-pub fn has_variable(pid: Pid, variable: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        environ
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == variable)
-    })
-}
+/// The environment that a process was started with.
+#[derive(Debug)]
+pub struct Environment(Vec<u8>);
 
-/// Whether the environment that a process was started with has a variable of this name; no, where we may not look.
-pub fn has_variable_named(pid: Pid, name: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        environ.split(|byte| *byte == 0).any(|entry| {
+impl Environment {
+    /// Reads it; `None` where we may not look, and of a process that has ended.
+    pub fn of(pid: Pid) -> Option<Environment> {
+        /// How often one is looked at that is becoming another program.
+        const LOOKS: usize = 200;
+        let path = format!("/proc/{pid}/environ");
+        for look in 0..LOOKS {
+            let text = read(&path).ok()?;
+            // In the middle of exec a process has neither arguments nor environment. One that was started without an
+            // environment has arguments, and one that has ended will never have any.
+            let has_begun = !text.is_empty()
+                || read(&format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+            if has_begun {
+                // What was empty may only have been early.
+                let text = if text.is_empty() {
+                    read(&path).ok()?
+                } else {
+                    text
+                };
+                return Some(Environment(text));
+            }
+            if stat(pid.number()).ok()?.is_zombie() {
+                return None;
+            }
+            if look + 1 < LOOKS {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        None
+    }
+
+    /// Whether it has this `NAME=value`.
+    pub fn has(&self, variable: &[u8]) -> bool {
+        self.entries().any(|entry| entry == variable)
+    }
+
+    /// Whether it has a variable of this name.
+    pub fn names(&self, name: &[u8]) -> bool {
+        self.entries().any(|entry| {
             entry
                 .strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with(b"="))
         })
-    })
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|byte| *byte == 0)
+    }
+}
+
+/// What descends from a process now, as parents tell; those that end or are born meanwhile may be left out.
+pub fn descendants(pid: Pid) -> Vec<Stat> {
+    let mut found: Vec<Stat> = Vec::new();
+    let mut parents = vec![pid.number()];
+    while let Some(parent) = parents.pop() {
+        let Some(children) = children(parent) else {
+            // The kernel keeps no such lists.
+            return descendants_among(scan().unwrap_or_default(), pid);
+        };
+        for stat in children.into_iter().filter_map(|child| stat(child).ok()) {
+            if !found.iter().any(|known| known.pid == stat.pid) {
+                parents.push(stat.pid);
+                found.push(stat);
+            }
+        }
+    }
+    found
+}
+
+/// The children of all threads of a process; `None` where the kernel keeps no such lists.
+fn children(pid: i32) -> Option<Vec<i32>> {
+    let mut children = Vec::new();
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Some(children);
+    };
+    for thread in threads.flatten() {
+        let path = format!("/proc/{pid}/task/{}/children", thread.file_name().display());
+        match std::fs::read(&path) {
+            Ok(list) => children.extend(numbers(&list)),
+            Err(_) if !std::fs::exists("/proc/thread-self/children").unwrap_or(true) => {
+                return None;
+            }
+            // It has ended.
+            Err(_) => {}
+        }
+    }
+    Some(children)
+}
+
+fn numbers(list: &[u8]) -> impl Iterator<Item = i32> {
+    list.split(u8::is_ascii_whitespace)
+        .filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok())
+}
+
+fn descendants_among(all: Vec<Stat>, ancestor: Pid) -> Vec<Stat> {
+    let mut found = HashSet::from([ancestor.number()]);
+    close_over(&all, &mut found);
+    all.into_iter()
+        .filter(|stat| found.contains(&stat.pid) && stat.pid != ancestor.number())
+        .collect()
+}
+
+/// Adds to `found` all that descends from it.
+pub fn close_over(all: &[Stat], found: &mut HashSet<i32>) {
+    loop {
+        let before = found.len();
+        for stat in all {
+            if found.contains(&stat.ppid) {
+                found.insert(stat.pid);
+            }
+        }
+        if found.len() == before {
+            return;
+        }
+    }
 }
 
 /// Whether a process holds a descriptor of a file, named by device and inode; no, where we may not look.
@@ -138,6 +238,25 @@ pub fn holds_file(pid: Pid, file: (u64, u64)) -> bool {
         .flatten()
         .filter_map(|entry| std::fs::metadata(entry.path()).ok())
         .any(|meta| (meta.dev(), meta.ino()) == file)
+}
+
+/// Reads what a process has at one moment, at once: what is read in pieces may be of two programs, as a process can become
+/// another one in between.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    /// More than nearly all processes have in arguments or environment.
+    const AT_ONCE: usize = 32 * 1024;
+    let file = std::fs::File::open(path)?;
+    let mut bytes = Vec::with_capacity(AT_ONCE);
+    loop {
+        let room = bytes.capacity() - bytes.len();
+        let length = rustix::io::retry_on_intr(|| {
+            rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes))
+        })?;
+        if length < room {
+            return Ok(bytes);
+        }
+        bytes.reserve(bytes.len());
+    }
 }
 
 fn parse(line: &[u8]) -> Option<Stat> {
@@ -207,5 +326,82 @@ mod tests {
                 .iter()
                 .any(|stat| stat.pid == own.number() && !stat.is_zombie())
         );
+    }
+
+    /// A child that is ended with the test.
+    struct Ended(std::process::Child);
+
+    impl Ended {
+        fn start(command: &mut std::process::Command) -> Ended {
+            Ended(command.spawn().unwrap())
+        }
+
+        fn pid(&self) -> Pid {
+            Pid::new(self.0.id().cast_signed()).unwrap()
+        }
+    }
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn the_environment_is_known_at_each_moment_of_a_process_that_goes_on_becoming_another() {
+        let script = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); env -u X env -u Y true; done; exec sleep 1000";
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", &format!("exec env env env sh -c '{script}'")]);
+        let process = Ended::start(
+            command
+                .env_clear()
+                .envs([("A", "b"), ("PATH", "/usr/bin:/bin")]),
+        );
+        let mut looks = 0;
+        loop {
+            if let Some(environment) = Environment::of(process.pid()) {
+                assert!(environment.has(b"A=b") && environment.names(b"A"));
+                assert!(!environment.has(b"A=") && !environment.names(b""));
+            }
+            looks += 1;
+            if looks > 200 && has_argument(process.pid().number(), b"1000") {
+                return;
+            }
+            for stat in descendants(process.pid()) {
+                let found = Pid::new(stat.pid).and_then(Environment::of);
+                assert!(found.is_none_or(|environment| environment.has(b"A=b")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_without_an_environment_has_an_empty_one() {
+        let mut command = std::process::Command::new("/bin/sleep");
+        let process = Ended::start(command.arg("1000").env_clear());
+        let environment = (0..100).find_map(|_| Environment::of(process.pid()));
+        assert!(!environment.expect("it is there").names(b"PATH"));
+    }
+
+    #[test]
+    fn descendants_are_found_with_and_without_the_lists_of_the_kernel() {
+        let mut command = std::process::Command::new("/bin/sh");
+        let process = Ended::start(command.args([
+            "-c",
+            "sh -c 'sleep 1000 & exec sleep 1000' & exec sleep 1000",
+        ]));
+        let count = || descendants(process.pid()).len();
+        let patience = std::time::Instant::now() + Duration::from_secs(30);
+        while count() != 2 {
+            assert!(std::time::Instant::now() < patience, "{}", count());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut found = descendants(process.pid());
+        assert_eq!(descendants_among(scan().unwrap(), process.pid()).len(), 2);
+        found.retain(|stat| stat.ppid == process.pid().number());
+        assert_eq!(found.len(), 1);
+        for stat in descendants(process.pid()) {
+            let _ = super::super::process::kill(Pid::new(stat.pid).unwrap(), 9);
+        }
     }
 }
