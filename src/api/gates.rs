@@ -41,7 +41,8 @@ impl Api {
         headers: &mut Vec<(&'static str, String)>,
     ) -> Result<Passed, Reply> {
         let bearer = self.bearer(head);
-        let limit = limit(settings).filter(|_| !is_trusted(&head.peer));
+        let is_trusted = is_trusted(&head.peer, settings);
+        let limit = limit(settings).filter(|_| !is_trusted);
         let key = match &bearer {
             Bearer::Good(session) => session.claims.id().map(Key::Token),
             _ => None,
@@ -66,13 +67,14 @@ impl Api {
                 Miss::NotAllowed(allow) => ApiError::MethodNotAllowed { allow }.reply(),
                 Miss::Options(allow) => reply::empty(vec![("Allow", allow)]),
             })?;
-        let session = admit(route.access, bearer, &head.peer).map_err(ApiError::reply)?;
+        let session = admit(route.access, bearer, is_trusted).map_err(ApiError::reply)?;
         Ok(Passed { route, id, session })
     }
 
     /// The headers of the rate limit for a client whose request is not counted.
     pub(super) fn limit_headers(&self, peer: &Peer) -> Vec<(&'static str, String)> {
-        let limit = limit(&self.settings()).filter(|_| !is_trusted(peer));
+        let settings = self.settings();
+        let limit = limit(&settings).filter(|_| !is_trusted(peer, &settings));
         limit.map_or_else(Vec::new, |limit| self.peek(address(peer), limit).into())
     }
 
@@ -119,22 +121,26 @@ fn bearer_token(value: &str) -> Option<&str> {
 }
 
 /// Lets a request through that brings what its route asks for.
-fn admit(access: Access, bearer: Bearer, peer: &Peer) -> Result<Option<Session>, ApiError> {
+fn admit(access: Access, bearer: Bearer, is_trusted: bool) -> Result<Option<Session>, ApiError> {
     match (access, bearer) {
         (_, Bearer::Good(session)) => Ok(Some(session)),
         (Access::Open, _) => Ok(None),
-        (Access::Known, _) if is_trusted(peer) => Ok(None),
+        (Access::Known, _) if is_trusted => Ok(None),
         (_, Bearer::Absent) => Err(ApiError::Unauthenticated),
         (_, Bearer::Bad) => Err(ApiError::InvalidToken),
     }
 }
 
-/// Root and the daemon's own user, as the kernel vouches for them, need no token and are not limited.
-pub(super) fn is_trusted(peer: &Peer) -> bool {
-    match peer {
-        Peer::Tcp(_) => false,
-        Peer::Unix(peer) => peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw(),
-    }
+/// Root, the daemon's own user, and who is in `socket_group`, as the kernel vouches for them, need no token and are not
+/// limited.
+pub(super) fn is_trusted(peer: &Peer, settings: &Settings) -> bool {
+    let Peer::Unix(peer) = peer else {
+        return false;
+    };
+    let is_in = |group| peer.gid == group || peer.groups.contains(&group);
+    peer.uid == 0
+        || peer.uid == rustix::process::geteuid().as_raw()
+        || settings.socket_group.is_some_and(is_in)
 }
 
 /// Whose requests are counted together where there is no token.
@@ -178,6 +184,7 @@ mod tests {
         Peer::Unix(Credentials {
             uid,
             gid: 1,
+            groups: Box::default(),
             pid: 1,
         })
     }
@@ -194,38 +201,9 @@ mod tests {
         }
     }
 
-    fn status(access: Access, bearer: Bearer, peer: &Peer) -> u16 {
-        match admit(access, bearer, peer) {
-            Ok(_) => 200,
-            Err(error) => error.reply().status,
-        }
-    }
-
-    #[test]
-    fn over_the_network_a_good_token_is_needed() {
-        for access in [Access::Known, Access::Token] {
-            assert_eq!(status(access, Bearer::Absent, &TCP), 401);
-            assert_eq!(status(access, Bearer::Bad, &TCP), 401);
-            assert_eq!(status(access, Bearer::Good(session()), &TCP), 200);
-        }
-        assert_eq!(status(Access::Open, Bearer::Absent, &TCP), 200);
-        assert_eq!(status(Access::Open, Bearer::Bad, &TCP), 200);
-    }
-
-    #[test]
-    fn root_and_our_own_user_are_trusted_on_the_unix_socket() {
-        let own = rustix::process::geteuid().as_raw();
-        for uid in [0, own] {
-            assert_eq!(status(Access::Known, Bearer::Absent, &unix(uid)), 200);
-            assert_eq!(status(Access::Known, Bearer::Bad, &unix(uid)), 200);
-            assert_eq!(status(Access::Token, Bearer::Absent, &unix(uid)), 401);
-        }
-        let other = own + 1;
-        assert_eq!(status(Access::Known, Bearer::Absent, &unix(other)), 401);
-    }
-
-    fn before(method: Method, headers: &[(&str, &str)]) -> Option<u16> {
-        let settings = Settings {
+    /// The settings of a test, with this group.
+    fn settings(socket_group: Option<u32>) -> Settings {
+        Settings {
             hosts: Vec::new(),
             username: String::new(),
             password: Password::Plain(String::new()),
@@ -234,7 +212,59 @@ mod tests {
             rate_limit_window: Duration::ZERO,
             cors_origins: vec!["https://a.example".to_owned()],
             max_body: 0,
-        };
+            socket_group,
+        }
+    }
+
+    fn status(access: Access, bearer: Bearer, is_trusted: bool) -> u16 {
+        match admit(access, bearer, is_trusted) {
+            Ok(_) => 200,
+            Err(error) => error.reply().status,
+        }
+    }
+
+    #[test]
+    fn over_the_network_a_good_token_is_needed() {
+        assert!(!is_trusted(&TCP, &settings(Some(1))));
+        for access in [Access::Known, Access::Token] {
+            assert_eq!(status(access, Bearer::Absent, false), 401);
+            assert_eq!(status(access, Bearer::Bad, false), 401);
+            assert_eq!(status(access, Bearer::Good(session()), false), 200);
+        }
+        assert_eq!(status(Access::Open, Bearer::Absent, false), 200);
+        assert_eq!(status(Access::Open, Bearer::Bad, false), 200);
+    }
+
+    #[test]
+    fn who_is_trusted_needs_a_token_only_where_it_is_about_one() {
+        for bearer in [Bearer::Absent, Bearer::Bad] {
+            assert_eq!(status(Access::Known, bearer, true), 200);
+        }
+        assert_eq!(status(Access::Token, Bearer::Absent, true), 401);
+    }
+
+    #[test]
+    fn root_our_own_user_and_the_group_are_trusted_on_the_unix_socket() {
+        let own = rustix::process::geteuid().as_raw();
+        for uid in [0, own] {
+            assert!(is_trusted(&unix(uid), &settings(None)));
+        }
+        let other = own + 1;
+        assert!(!is_trusted(&unix(other), &settings(None)));
+        assert!(!is_trusted(&unix(other), &settings(Some(7))));
+        assert!(is_trusted(&unix(other), &settings(Some(1))), "its own");
+        let with_further = Peer::Unix(Credentials {
+            uid: other,
+            gid: 1,
+            groups: [5, 7].into(),
+            pid: 1,
+        });
+        assert!(is_trusted(&with_further, &settings(Some(7))));
+        assert!(!is_trusted(&with_further, &settings(Some(6))));
+    }
+
+    fn before(method: Method, headers: &[(&str, &str)]) -> Option<u16> {
+        let settings = settings(None);
         let headers = headers.iter();
         let head = Head {
             method,

@@ -211,6 +211,7 @@ mod tests {
         let peer = Peer::Unix(Credentials {
             uid: 7,
             gid: 7,
+            groups: Box::default(),
             pid: 7,
         });
         assert_eq!(checked("hxe", peer), Ok(()));

@@ -58,7 +58,7 @@ pub fn open(api: &Api, call: Call) -> Result<Outcome, ApiError> {
         sessions: Arc::clone(&api.sessions),
         supervisor: Arc::clone(&api.supervisor),
         logs: Arc::clone(&api.logs),
-        is_trusted: gates::is_trusted(&call.head.peer),
+        is_trusted: gates::is_trusted(&call.head.peer, &settings),
         bell: Arc::new(bell),
     };
     http::upgrade(&call.head, move |socket| desk.serve(socket))

@@ -63,6 +63,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// `max_body`, to be named in the 413.
     pub max_body: usize,
+    /// Who is in it needs no token on the Unix socket.
+    pub socket_group: Option<u32>,
 }
 
 /// What a login is checked against.

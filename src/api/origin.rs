@@ -146,6 +146,7 @@ mod tests {
         let peer = Peer::Unix(Credentials {
             uid: 7,
             gid: 7,
+            groups: Box::default(),
             pid: 7,
         });
         let head = head("hxe", &["http://evil.example"], peer);

@@ -56,6 +56,7 @@ mod tests {
             rate_limit_window: Duration::from_secs(60),
             cors_origins: Vec::new(),
             max_body: 65_536,
+            socket_group: None,
         }
     }
 

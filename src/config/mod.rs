@@ -136,6 +136,7 @@ impl Config {
                 rate_limit_window: Duration::ZERO,
                 cors_origins: Vec::new(),
                 max_body: 0,
+                socket_group: None,
             },
             storage: Storage {
                 state_dir: PathBuf::new(),

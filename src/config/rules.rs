@@ -84,8 +84,9 @@ impl Loading<'_> {
             return;
         }
         let found = (self.environment.accounts)().and_then(|accounts| accounts.group(group));
-        if let Err(error) = found {
-            self.mistake("api", "socket_group", &explain(&error));
+        match found {
+            Ok(group) => self.config.api.socket_group = Some(group),
+            Err(error) => self.mistake("api", "socket_group", &explain(&error)),
         }
     }
 }

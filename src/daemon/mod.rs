@@ -1,23 +1,23 @@
 //! The daemon: wiring only. Opens in order, starts, waits for signals, stops in reverse.
 
 mod dirs;
+mod listeners;
+mod local;
 mod pid_file;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use crate::api::Api;
 use crate::config::{Config, Environment};
-use crate::guardian::{LISTENER, Link};
+use crate::guardian::Link;
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
 use crate::report;
@@ -26,6 +26,7 @@ use crate::supervise::signals::{self, Children, Request, Requests};
 use crate::supervise::{self, Supervisor};
 use crate::sys;
 use crate::sys::process;
+use local::LocalSocket;
 use pid_file::PidFile;
 
 /// How the daemon ends that leaves for another one: no good end, so that a guardian that was not asked brings it back.
@@ -61,6 +62,8 @@ enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("cannot listen on {}: {}", path.display(), sys::reason(source))]
+    Local { path: PathBuf, source: io::Error },
     #[error("none of the addresses in listen exists on this machine")]
     NoAddress,
     #[error("{what}: {}", sys::reason(source))]
@@ -114,6 +117,7 @@ struct Daemon {
     logs: Arc<Logs>,
     api: Arc<Api>,
     server: Server,
+    local: LocalSocket,
     link: Arc<Link>,
     /// Held as long as the daemon runs: a second one on the same directories is refused.
     _directories: dirs::Directories,
@@ -160,11 +164,27 @@ impl Daemon {
         }
 
         let directories = dirs::open(&config.storage)?;
-        let listeners = listen(&config.listen, left, &link)?;
+        let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
+        let listeners = listeners::open(&config.listen, &mut left, &link)?;
         let addresses: Vec<SocketAddr> = listeners
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect();
+        let again = system("a directory cannot be opened again");
+        let (local, local_listener) = LocalSocket::open(
+            directories.run().map_err(again)?,
+            &config.storage.run_dir,
+            config.api.socket_group,
+            &mut left,
+            &link,
+        )
+        .map_err(|source| StartError::Local {
+            path: config.storage.run_dir.join("hxe.sock"),
+            source,
+        })?;
+        for name in left.keys() {
+            link.forget(name);
+        }
         let store = Arc::new(open_store(&config.storage.state_dir)?);
         let children = Arc::new(Children::default());
         let requests = signals::start(caught, Arc::clone(&children))
@@ -207,7 +227,8 @@ impl Daemon {
         )
         .map_err(in_store)?;
         let api = Arc::new(api);
-        let listeners = listeners.into_iter().map(Listener::Tcp).collect();
+        let listeners = listeners.into_iter().map(Listener::Tcp);
+        let listeners = listeners.chain([Listener::Unix(local_listener)]).collect();
         let server = Server::start(listeners, config.limits, Arc::clone(&api))
             .map_err(system("the API cannot be started"))?;
         let pid_file = match pid_file {
@@ -224,7 +245,7 @@ impl Daemon {
                  [api] of hxe.toml"
             ));
         }
-        announce(&addresses);
+        listeners::announce(&addresses, &local.path);
         link.ready();
         link.notify("READY=1");
         if in_background && let Err(error) = sys::background::quieten() {
@@ -245,6 +266,7 @@ impl Daemon {
             logs,
             api,
             server,
+            local,
             link,
             _directories: directories,
         })
@@ -280,6 +302,10 @@ impl Daemon {
         if end == Request::Upgrade {
             return ExitCode::from(LEFT_FOR_ANOTHER);
         }
+        if let Err(error) = self.local.remove() {
+            let path = self.local.path.display();
+            report::warn(format_args!("{path} cannot be removed: {error}"));
+        }
         if let Some(file) = self.pid_file.take()
             && let Err(error) = file.remove()
         {
@@ -287,6 +313,24 @@ impl Daemon {
         }
         report::info(format_args!("stopped"));
         ExitCode::SUCCESS
+    }
+
+    /// Lets this group use the Unix socket, and makes it anew where somebody has taken its file away.
+    fn renew_local(&mut self, group: Option<u32>) {
+        let renewed = self.local.renew(group, &self.link);
+        let served = renewed.and_then(|listener| match listener {
+            Some(listener) => self.server.replace_unix(listener).map(|()| true),
+            None => Ok(false),
+        });
+        let path = self.local.path.display();
+        match served {
+            Ok(true) => report::warn(format_args!("{path} was gone: it is there again")),
+            Ok(false) => {}
+            Err(error) => report::error(format_args!(
+                "{path} cannot be served as it should be: {}",
+                sys::reason(&error)
+            )),
+        }
     }
 
     /// Reads the configuration again. A mistake changes nothing.
@@ -317,6 +361,7 @@ impl Daemon {
             return;
         }
         self.server.set_limits(config.limits);
+        self.renew_local(config.api.socket_group);
         self.logs.set(config.logs.clone());
         self.supervisor.set(supervision(&config));
         self.config = config;
@@ -344,53 +389,6 @@ fn supervision(config: &Config) -> supervise::Settings {
     }
 }
 
-/// Opens the listening sockets, or takes those that an earlier daemon `left`: clients may be waiting in them.
-fn listen(
-    addresses: &[SocketAddr],
-    left: Vec<(String, OwnedFd)>,
-    link: &Link,
-) -> Result<Vec<TcpListener>, StartError> {
-    let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let name = format!("{LISTENER}{address}");
-        if let Some(socket) = left.remove(&name) {
-            listeners.push(TcpListener::from(socket));
-            continue;
-        }
-        match http::bind(*address) {
-            Ok(listener) => {
-                link.keep(&name, listener.as_fd());
-                listeners.push(listener);
-            }
-            // A machine without IPv6 has no [::1].
-            Err(error) if address.ip().is_loopback() && address.is_ipv6() && is_missing(&error) => {
-            }
-            Err(source) => {
-                return Err(StartError::Listen {
-                    address: *address,
-                    source,
-                });
-            }
-        }
-    }
-    for name in left.keys() {
-        link.forget(name);
-    }
-    if listeners.is_empty() {
-        Err(StartError::NoAddress)
-    } else {
-        Ok(listeners)
-    }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)
-    )
-}
-
 /// Opens the store; a lock on it is waited for, as a child of an ended daemon can hold it until it execs.
 fn open_store(state_dir: &Path) -> Result<Store, StartError> {
     let end = Instant::now() + Duration::from_secs(3);
@@ -408,21 +406,4 @@ fn open_store(state_dir: &Path) -> Result<Store, StartError> {
             Ok(store) => return Ok(store),
         }
     }
-}
-
-/// Says that the daemon can answer: on standard output for who started it, on standard error for the log, and once
-/// where both are the same.
-fn announce(addresses: &[SocketAddr]) {
-    let Some((first, others)) = addresses.split_first() else {
-        return;
-    };
-    for address in others {
-        report::info(format_args!("also at http://{address}"));
-    }
-    let (stdout, stderr) = (io::stdout(), io::stderr());
-    if !dirs::same_file(stdout.as_fd(), stderr.as_fd()) {
-        // Nobody may read it.
-        let _ = writeln!(stdout.lock(), "hxe: listening on http://{first}");
-    }
-    report::info(format_args!("listening on http://{first}"));
 }

@@ -7,13 +7,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType, accept_with,
-    acceptfrom_with, recv, shutdown, socket_with, sockopt,
+    AddressFamily, RecvFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
+    accept_with, acceptfrom_with, recv, shutdown, socket_with, sockopt,
 };
 
 use super::answer::{Ending, Outgoing, Terms};
@@ -65,6 +66,24 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
+/// Opens a Unix socket at this path. It listens once [`listen_unix`] says so: until then the file can be made as it should be.
+///
+/// # Errors
+/// The system's: the path is taken, or longer than 107 bytes.
+pub fn bind_unix(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Lets clients connect.
+///
+/// # Errors
+/// None that is known.
+pub fn listen_unix(socket: &OwnedFd) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
+}
+
 impl Listener {
     /// Sets what the workers rely on, whoever opened the socket.
     pub(super) fn prepare(&self) -> io::Result<()> {
@@ -107,7 +126,7 @@ pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
         if !wire.is_ready() {
             return;
         }
-        match wire.listeners[index].accept() {
+        match wire.listener(index).accept() {
             Ok((mut socket, peer)) => {
                 wire.spare(&mut socket);
                 let admitted = wire.admit(socket, peer);

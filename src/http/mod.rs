@@ -28,7 +28,7 @@ mod websocket;
 mod wire;
 
 pub use answer::Responder;
-pub use listener::{Listener, bind};
+pub use listener::{Listener, bind, bind_unix, listen_unix};
 pub use server::Server;
 pub use stream::{Control, End, Ended, Feed};
 pub use tiny_http::Method;

@@ -3,6 +3,7 @@
 //! Owns the threads; decides nothing. Called by the daemon.
 
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -47,6 +48,16 @@ impl Server {
         }
         wire.open()?;
         Ok(Server { wire })
+    }
+
+    /// Takes connections from this Unix socket, too, and no more from one that there was.
+    ///
+    /// # Errors
+    /// The system's: no memory.
+    pub fn replace_unix(&self, listener: UnixListener) -> io::Result<()> {
+        let listener = Listener::Unix(listener);
+        listener.prepare()?;
+        self.wire.replace_unix(listener)
     }
 
     /// Takes new limits for what comes from now on; the number of workers stays.

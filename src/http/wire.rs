@@ -9,7 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -60,7 +60,7 @@ impl Subject {
 pub struct Wire {
     epoll: OwnedFd,
     timer: OwnedFd,
-    pub listeners: Vec<Listener>,
+    listeners: RwLock<Vec<Arc<Listener>>>,
     limits: RwLock<Limits>,
     service: Box<dyn Behind>,
     pub streams: Arc<Streams>,
@@ -124,7 +124,7 @@ impl Wire {
                 TimerfdClockId::Boottime,
                 TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
             )?,
-            listeners,
+            listeners: RwLock::new(listeners.into_iter().map(Arc::new).collect()),
             limits: RwLock::new(limits),
             service,
             streams: Arc::default(),
@@ -139,10 +139,43 @@ impl Wire {
 
     /// Begins to accept.
     pub fn open(&self) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            self.add(listener, Subject::Listener(index), EventFlags::IN)?;
+        for (index, listener) in self.listeners().iter().enumerate() {
+            self.add(&**listener, Subject::Listener(index), EventFlags::IN)?;
         }
         Ok(())
+    }
+
+    /// Takes this Unix socket in place of the one that there was.
+    pub fn replace_unix(&self, listener: Listener) -> io::Result<()> {
+        let listener = Arc::new(listener);
+        let mut listeners = self
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_unix = |listener: &Arc<Listener>| matches!(**listener, Listener::Unix(_));
+        let index = match listeners.iter().position(is_unix) {
+            Some(index) => {
+                // Others may hold it open, so that closing it would leave it in the set.
+                let _ = epoll::delete(&self.epoll, &*listeners[index]);
+                listeners[index] = Arc::clone(&listener);
+                index
+            }
+            None => {
+                listeners.push(Arc::clone(&listener));
+                listeners.len() - 1
+            }
+        };
+        self.add(&*listener, Subject::Listener(index), EventFlags::IN)
+    }
+
+    fn listeners(&self) -> RwLockReadGuard<'_, Vec<Arc<Listener>>> {
+        self.listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn listener(&self, index: usize) -> Arc<Listener> {
+        Arc::clone(&self.listeners()[index])
     }
 
     pub fn limits(&self) -> Limits {
@@ -246,7 +279,8 @@ impl Wire {
             report::warn(format_args!("the timer of the API is lost: {error}"));
         }
         if resume {
-            for index in 0..self.listeners.len() {
+            let listeners = self.listeners().len();
+            for index in 0..listeners {
                 self.listen(index);
             }
         }
@@ -267,7 +301,7 @@ impl Wire {
         }
         // After `close` it is out of the set for good, and this fails.
         let _ = self.arm(
-            &self.listeners[index],
+            &*self.listener(index),
             Subject::Listener(index),
             EventFlags::IN,
         );
@@ -277,9 +311,9 @@ impl Wire {
     /// the rest is answered.
     pub fn close(&self, why: End, patience: Duration) {
         self.closing.store(true, Ordering::Relaxed);
-        for listener in &self.listeners {
+        for listener in self.listeners().iter() {
             // Fails only if it is out of the set already.
-            let _ = epoll::delete(&self.epoll, listener);
+            let _ = epoll::delete(&self.epoll, &**listener);
         }
         let until = BootTime::now() + patience;
         self.streams.close(why);

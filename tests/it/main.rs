@@ -22,6 +22,8 @@ mod http;
 mod lifecycle;
 /// How often a client may ask.
 mod limits;
+/// The Unix socket, and who may use it.
+mod local;
 /// What programs write, and how it is read.
 mod logs;
 /// CPU, memory, counts.
