@@ -163,6 +163,16 @@ impl Client {
         self.command(program, "/disable")
     }
 
+    /// `POST /program/{id}/signal`: sends a signal (`HUP`, or a number) to the program's own process.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`]: it does not run. [`Error::Refused`]: there is no such signal.
+    pub fn signal(&self, program: &str, signal: &str) -> Result<Outcome, Error> {
+        let body = json!({"signal": signal});
+        let json = self.post(&path(program, "/signal"), Some(&body))?;
+        Ok(Outcome::read(json))
+    }
+
     /// `GET /program/{id}/logs`: the last entries, oldest first.
     ///
     /// # Errors

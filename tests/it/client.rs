@@ -56,6 +56,14 @@ fn a_program_is_led_through_its_life() {
     assert_eq!(client.enable(&created.id).unwrap().json["enabled"], true);
     assert_eq!(client.disable(&created.id).unwrap().json["enabled"], false);
 
+    let signalled = client.signal(&created.id, "CONT").unwrap();
+    assert_eq!(signalled.pid, restarted.pid);
+    let unknown = client.signal(&created.id, "NONSENSE").unwrap_err();
+    let field = unknown
+        .refusal()
+        .and_then(|refusal| refusal.field.as_deref());
+    assert_eq!(field, Some("signal"), "{unknown}");
+
     let stopped = client.stop(&created.id, false).unwrap();
     assert_eq!(
         (stopped.status.as_str(), stopped.exit_code),

@@ -154,6 +154,17 @@ fn it_outlives_a_daemon_that_is_killed() {
 }
 
 #[test]
+fn it_goes_on_over_an_upgrade() {
+    let daemon = Daemon::start();
+    let path = socket(&daemon);
+    let before = fs::symlink_metadata(&path).unwrap().ino();
+    daemon.signal(Signal::USR2);
+    until(|| daemon.output().contains("hxe has been upgraded"));
+    assert_eq!(names(&client(&daemon)).unwrap(), [""; 0]);
+    assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
+}
+
+#[test]
 fn what_a_life_before_has_left_is_replaced() {
     for setup in [Setup::new(), Setup::new().no_guardian()] {
         let mut daemon = setup.start();

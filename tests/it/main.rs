@@ -18,6 +18,8 @@ mod hostile;
 mod hosts;
 /// The wire: paths, methods, lengths, connections, versions.
 mod http;
+/// Servers that are no hxe daemon, and what the client makes of them.
+mod impostors;
 /// Start, stop and restart by request, and how ends are shown.
 mod lifecycle;
 /// How often a client may ask.
