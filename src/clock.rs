@@ -130,6 +130,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is not a duration: write a number and a unit, such as \"500ms\", \"10s\" or \"5m\""))
 }
 
+/// Reads a moment as RFC 3339 has it; `None`: it is none.
+pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    let time = humantime::parse_rfc3339(text).ok()?;
+    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(i64::try_from(since.as_micros()).ok()?))
+}
+
 /// Shows a duration as [`parse_duration`] reads it, units joined: `10s`, `1m30s`, `24h` (never days).
 pub fn format_duration(span: Duration) -> String {
     let total = span.as_secs();

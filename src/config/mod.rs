@@ -68,6 +68,14 @@ impl Config {
         Ok(config)
     }
 
+    /// As [`Config::load`], without a word on what is unwise: for who only wants to know where the daemon is.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn peek(path: Option<&Path>, environment: &Environment) -> Result<Config, Error> {
+        load::read(path, environment).map(|(config, _)| config)
+    }
+
     /// Reads the configuration anew for a daemon that runs with `self`: keys that need a restart keep the values that
     /// they have, and those of them that would have changed are named.
     ///

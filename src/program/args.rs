@@ -9,6 +9,11 @@ pub fn split(args: &str) -> Result<Vec<String>, &'static str> {
         .map_err(|_| "a quote is not closed: close it, or put a backslash in front of it")
 }
 
+/// Joins words so that [`split`] gives them again.
+pub fn join(words: &[String]) -> String {
+    shell_words::join(words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
