@@ -21,7 +21,6 @@ const GROUND: &[&str] = &["sys", "clock", "report"];
 
 /// Where each external crate may be named: a room, a file, or everywhere.
 const HOMES: &[(&str, &[&str])] = &[
-    ("argh", &["cli"]),
     ("bcrypt", &["api", "config"]),
     ("hmac", &["api", "store"]),
     ("httparse", &["client", "http"]),

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use crate::report;
 use crate::sys::background::{READY, keep_inherited};
 
-use super::args::Daemon;
+use super::daemon::Daemon;
 
 /// Starts the daemon; 0 once it listens, else its own exit code.
 pub fn start(arguments: &Daemon) -> ExitCode {

@@ -1,0 +1,153 @@
+//! Why a command failed, and with which exit code: the one place where errors become exit codes.
+
+use std::fmt;
+use std::io;
+
+use super::text::clean;
+use crate::client::Error;
+
+/// Exit codes, as hxe(1) lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    General = 1,
+    /// The usage or the configuration is wrong.
+    Usage = 2,
+    Authentication = 3,
+    /// There is no such program.
+    NoProgram = 4,
+    /// It exists already.
+    Exists = 5,
+    /// Running already, not running, declared in a file.
+    State = 6,
+    Network = 7,
+    Permission = 8,
+}
+
+/// A command did not do what it was asked to.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: Code,
+    /// Said on standard error; empty: all has been said.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(code: Code, message: impl fmt::Display) -> Failure {
+        Failure {
+            code,
+            message: message.to_string(),
+        }
+    }
+
+    pub fn usage(message: impl fmt::Display) -> Failure {
+        Failure::new(Code::Usage, message)
+    }
+
+    pub fn general(message: impl fmt::Display) -> Failure {
+        Failure::new(Code::General, message)
+    }
+
+    /// The same, of this program.
+    pub fn of(self, program: &str) -> Failure {
+        let message = format!("{}: {}", clean(program), self.message);
+        Failure { message, ..self }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let (code, next) = match &error {
+            Error::Invalid { .. } => (Code::Usage, ""),
+            Error::CannotConnect { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied => (
+                    Code::Permission,
+                    "\nOnly root and the user that the daemon runs as may use its socket.",
+                ),
+                _ => (
+                    Code::Network,
+                    "\nIs the daemon running, and is that where it listens?",
+                ),
+            },
+            Error::Unauthorized(_) => (
+                Code::Authentication,
+                "\nLog in with 'hxe login', or set HXE_TOKEN, or HXE_USERNAME and HXE_PASSWORD.",
+            ),
+            Error::Closed { code: 4401, .. } => {
+                (Code::Authentication, "\nLog in with 'hxe login'.")
+            }
+            Error::Forbidden(_) => (Code::Permission, ""),
+            Error::NotFound(refusal) => match refusal.code.as_str() {
+                "not_found" => (Code::NoProgram, ""),
+                _ => (Code::Network, "\nIs that an hxe daemon?"),
+            },
+            Error::Conflict(refusal) => match refusal.code.as_str() {
+                "conflict" => (Code::Exists, ""),
+                _ => (Code::State, ""),
+            },
+            Error::InvalidState(_) => (Code::State, ""),
+            Error::Refused(refusal) => match refusal.code.as_str() {
+                "validation_error" => (Code::Usage, ""),
+                _ => (Code::General, ""),
+            },
+            Error::Timeout(_) => (Code::General, "\nWhat was asked for may go on."),
+            Error::Lost(_) | Error::Protocol(_) | Error::Closed { .. } => (Code::Network, ""),
+        };
+        // What a daemon says may hold names that others chose.
+        Failure::new(code, clean(&error.to_string()) + next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Refusal;
+
+    fn refused(status: u16, code: &str) -> Box<Refusal> {
+        Box::new(Refusal {
+            status,
+            code: code.to_owned(),
+            message: "a\x1b[2J".to_owned(),
+            ..Refusal::default()
+        })
+    }
+
+    #[test]
+    fn each_error_has_its_exit_code() {
+        let denied = || io::ErrorKind::PermissionDenied.into();
+        let connect = |source| Error::CannotConnect {
+            place: "x".to_owned(),
+            source,
+        };
+        for (error, code) in [
+            (Error::Refused(refused(400, "start_failed")), Code::General),
+            (
+                Error::Refused(refused(500, "internal_error")),
+                Code::General,
+            ),
+            (
+                Error::Refused(refused(400, "validation_error")),
+                Code::Usage,
+            ),
+            (Error::Unauthorized(refused(401, "")), Code::Authentication),
+            (Error::NotFound(refused(404, "not_found")), Code::NoProgram),
+            (Error::NotFound(refused(404, "")), Code::Network),
+            (Error::Conflict(refused(409, "conflict")), Code::Exists),
+            (
+                Error::InvalidState(refused(400, "invalid_state")),
+                Code::State,
+            ),
+            (Error::Lost(denied()), Code::Network),
+            (
+                connect(io::ErrorKind::ConnectionRefused.into()),
+                Code::Network,
+            ),
+            (connect(denied()), Code::Permission),
+            (Error::Forbidden(refused(403, "")), Code::Permission),
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.code, code, "{failure:?}");
+            assert!(!failure.message.contains('\x1b'), "{failure:?}");
+        }
+    }
+}

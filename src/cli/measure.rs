@@ -1,0 +1,133 @@
+//! `hxe metrics`: what programs and the machine use.
+
+use std::process::ExitCode;
+
+use super::args::Args;
+use super::connect::client;
+use super::failure::Failure;
+use super::output::{Format, Output, column, number, wide};
+use super::show::span;
+use super::table::{Opt, Value, opt};
+use crate::client::{Client, Error, ListFilter, Metrics, Program};
+
+#[rustfmt::skip]
+pub const OPTIONS: &[Opt] = &[
+    opt("system", None, Value::No, "the machine; this is what is shown where no program is named"),
+    opt("all", Some('a'), Value::No, "all programs that run"),
+];
+
+/// `hxe metrics`.
+pub fn metrics(args: &Args) -> Result<ExitCode, Failure> {
+    let output = Output::of(args)?;
+    let (system, all) = (args.is_on("system"), args.is_on("all"));
+    let kinds = [system, all, !args.operands.is_empty()];
+    if kinds.into_iter().filter(|kind| *kind).count() > 1 {
+        let what = "--system, --all and names of programs exclude each other";
+        return Err(Failure::usage(what));
+    }
+    let client = client(args)?;
+    if all {
+        return of_all(&client, &output);
+    }
+    if args.operands.is_empty() {
+        return of_system(&client, &output);
+    }
+    let mut found = Vec::new();
+    for name in &args.operands {
+        let failed = |error| Failure::from(error).of(name);
+        let program = client.get(name).map_err(failed)?;
+        let metrics = client.metrics(&program.id).map_err(failed)?;
+        found.push((program, metrics));
+    }
+    print(&found, &output, found.len() == 1)
+}
+
+fn of_all(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
+    let running = ListFilter {
+        status: Some("running"),
+        ..ListFilter::default()
+    };
+    let mut found = Vec::new();
+    for program in client.list(&running)? {
+        match client.metrics(&program.id) {
+            Ok(metrics) => found.push((program, metrics)),
+            // Deleted meanwhile.
+            Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    print(&found, output, false)
+}
+
+fn print(found: &[(Program, Metrics)], output: &Output, one: bool) -> Result<ExitCode, Failure> {
+    let columns = [
+        column("ID"),
+        wide("NAME"),
+        number("CPU%"),
+        number("MEMORY"),
+        number("UPTIME"),
+        number("RESTARTS"),
+    ];
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|(program, metrics)| {
+            vec![
+                program.id.clone(),
+                program.name().to_owned(),
+                format!("{:.1}", metrics.cpu_usage),
+                memory(output, metrics.memory_bytes),
+                uptime(output, metrics.uptime),
+                metrics.restart_count.to_string(),
+            ]
+        })
+        .collect();
+    let json: Vec<String> = found
+        .iter()
+        .map(|(_, metrics)| metrics.json.to_string())
+        .collect();
+    let json = match one {
+        true => json.concat(),
+        false => format!("[{}]", json.join(",\n")),
+    };
+    output.rows(&columns, &rows, &json)
+}
+
+fn of_system(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
+    let metrics = client.system_metrics()?;
+    let percent = |value: f64| match output.format {
+        Format::Table => format!("{value:.1} %"),
+        _ => format!("{value:.1}"),
+    };
+    let disk = metrics.disk_usage.map_or_else(|| "-".to_owned(), percent);
+    output.fields(
+        &[
+            ("cpu_usage", percent(metrics.cpu_usage)),
+            ("memory_usage", memory(output, metrics.memory_bytes)),
+            ("disk_usage", disk),
+            ("uptime", uptime(output, metrics.uptime)),
+            ("programs", metrics.total.to_string()),
+            ("running", metrics.running.to_string()),
+            ("stopped", metrics.stopped.to_string()),
+            ("error", metrics.error.to_string()),
+        ],
+        &metrics.json.to_string(),
+    )
+}
+
+/// MiB to read, bytes for scripts.
+fn memory(output: &Output, bytes: u64) -> String {
+    match output.format {
+        Format::Table => {
+            let tenths = bytes * 10 / (1024 * 1024);
+            format!("{}.{} MiB", tenths / 10, tenths % 10)
+        }
+        _ => bytes.to_string(),
+    }
+}
+
+fn uptime(output: &Output, seconds: u64) -> String {
+    match output.format {
+        Format::Table => span(i64::try_from(seconds).unwrap_or(i64::MAX)),
+        _ => seconds.to_string(),
+    }
+}
