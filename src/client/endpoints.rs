@@ -147,16 +147,6 @@ impl Client {
         self.command(program, "/restart")
     }
 
-    /// `POST /program/{id}/signal`: to its process, but not to what that has started. A name such as `HUP`, or a number.
-    ///
-    /// # Errors
-    /// [`Error::InvalidState`]: it does not run. [`Error::Refused`]: that is no signal.
-    pub fn signal(&self, program: &str, signal: &str) -> Result<Outcome, Error> {
-        let body = json!({"signal": signal});
-        let json = self.post(&path(program, "/signal"), Some(&body))?;
-        Ok(Outcome::read(json))
-    }
-
     /// `POST /program/{id}/enable`: starts with the daemon from now on.
     ///
     /// # Errors
