@@ -37,7 +37,10 @@ const FIELDS: &[&str] = &[
     "start_time",
     "created_at",
     "updated_at",
+    "declared",
 ];
+/// Those that are taken: what a file that declares a program may say.
+pub const TAKEN: &[&str] = FIELDS.split_at(17).0;
 
 /// The definition in a body, with every rule checked that needs no look at the system. `id` is that of the program which
 /// is to be changed, if there is one: a body that names another is for another program.
@@ -49,6 +52,18 @@ pub fn parse(body: &[u8], id: Option<ProgramId>) -> Result<Definition, ApiError>
     if let Some(id) = id {
         check_id(&mut fields, id)?;
     }
+    take(fields)
+}
+
+/// The definition in a file, whose fields are those of a body that can be taken.
+///
+/// # Errors
+/// As [`parse`].
+pub fn of_file(fields: Vec<(String, Json)>) -> Result<Definition, ApiError> {
+    take(Fields::of(fields, TAKEN)?)
+}
+
+fn take(mut fields: Fields) -> Result<Definition, ApiError> {
     let name = fields.required("name", "Name")?;
     let command = fields.required("command", "Command")?;
     let mut definition = Definition::new(name, command);

@@ -22,16 +22,20 @@ mod password;
 mod programs;
 mod query;
 mod rate_limit;
+mod reload;
 mod reply;
 mod routes;
 mod sessions;
 mod shapes;
 mod token;
 
+pub use body::Json;
+pub use definition::TAKEN as FILE_FIELDS;
 pub use gates::Passed;
+pub use reload::{Reload, Reloaded};
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -39,6 +43,7 @@ use serde::Serialize;
 use crate::http;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
+use crate::program::Definition;
 use crate::store::{self, Store};
 use crate::supervise::{Snapshot, Supervisor};
 
@@ -82,11 +87,24 @@ impl std::fmt::Debug for Password {
     }
 }
 
+/// The definition in a file that declares a program: the fields of a body, and the same rules.
+///
+/// # Errors
+/// The first mistake: the field, and what is wrong.
+pub fn declared(fields: Vec<(String, Json)>) -> Result<Definition, (String, String)> {
+    definition::of_file(fields).map_err(|error| match error {
+        ApiError::Body(at) => (at.field.into_owned(), at.issue),
+        other => (String::new(), format!("{other:?}")),
+    })
+}
+
 /// Password checks that may wait for the one that runs.
 const WAITING_LOGINS: usize = 16;
 /// Log searches that run at a time; a worker is never among them.
 const PARALLEL_SEARCHES: usize = 2;
 const WAITING_SEARCHES: usize = 64;
+/// Reloads that may wait for the one that runs.
+const WAITING_RELOADS: usize = 16;
 
 /// The service behind the wire.
 pub struct Api {
@@ -99,6 +117,8 @@ pub struct Api {
     state_dir: PathBuf,
     passwords: Lane,
     searches: Lane,
+    reloads: Lane,
+    reload: OnceLock<Arc<Reload>>,
 }
 
 impl Api {
@@ -124,6 +144,8 @@ impl Api {
             state_dir,
             passwords: Lane::new("hxe-login", 1, WAITING_LOGINS),
             searches: Lane::new("hxe-search", PARALLEL_SEARCHES, WAITING_SEARCHES),
+            reloads: Lane::new("hxe-reload", 1, WAITING_RELOADS),
+            reload: OnceLock::new(),
         })
     }
 

@@ -37,6 +37,9 @@ pub struct ProgramShape<'a> {
     start_time: Option<String>,
     created_at: String,
     updated_at: String,
+    /// Beside the reference's fields, only where a file declares it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<&'a str>,
 }
 
 impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
@@ -74,6 +77,7 @@ impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
             start_time: start_time(snapshot),
             created_at: program.created_at.to_seconds_string(),
             updated_at: program.updated_at.to_seconds_string(),
+            declared: program.declared.as_deref(),
         }
     }
 }
@@ -120,6 +124,7 @@ pub mod tests {
                 definition: Definition::new(name, "/usr/sbin/nginx"),
                 created_at: start,
                 updated_at: start,
+                declared: None,
             },
             Effective {
                 directory: "/var/www".to_owned(),

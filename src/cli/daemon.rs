@@ -153,13 +153,19 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 
 fn check(path: Option<&Path>) -> Result<ExitCode, Failure> {
     match Config::load(path, &Environment::of_process()) {
-        Ok(Config { source, .. }) => match source {
-            Some(path) => say(&format!(
-                "hxe: configuration is fine ({})\n",
-                path.display()
-            )),
-            None => say("hxe: configuration is fine (no file, defaults)\n"),
-        },
+        Ok(config) => {
+            let mistakes = daemon::check(&config);
+            if !mistakes.is_empty() {
+                return Err(Failure::new(Code::Usage, mistakes.join("\n")));
+            }
+            match config.source {
+                Some(path) => say(&format!(
+                    "hxe: configuration is fine ({})\n",
+                    path.display()
+                )),
+                None => say("hxe: configuration is fine (no file, defaults)\n"),
+            }
+        }
         Err(error) => Err(wrong(&error)),
     }
 }

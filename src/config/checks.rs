@@ -210,12 +210,15 @@ pub(super) fn storage(text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// A pattern for absolute paths; empty: none.
+/// A pattern for paths, which may be relative to the file that has it; empty: none.
 pub(super) fn include(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Ok(String::new());
+    if !text.is_empty() && !text.starts_with('/') {
+        return path(&format!("/{text}")).map(|_| text.to_owned());
     }
-    path(text)
+    match text {
+        "" => Ok(String::new()),
+        _ => path(text),
+    }
 }
 
 /// `drop` or `block`.
@@ -365,7 +368,8 @@ mod tests {
             assert!(storage(wrong).is_err(), "{wrong}");
         }
         assert_eq!(include(""), Ok(String::new()));
-        assert!(include("programs.d/*.toml").is_err());
+        assert!(include("programs.d/*.toml").is_ok());
+        assert!(include("a\nb").is_err());
     }
 
     #[test]

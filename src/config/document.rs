@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use toml::de::{DeTable, DeValue};
 
 use super::error::Error;
@@ -18,7 +19,7 @@ const LARGEST: u64 = 64 << 10;
 /// A file that was read.
 pub(super) struct Text {
     pub(super) content: String,
-    metadata: Metadata,
+    pub(super) metadata: Metadata,
 }
 
 impl Text {
@@ -51,15 +52,18 @@ pub(super) fn read(path: &Path) -> Result<Text, Error> {
         path: path.to_owned(),
         source,
     };
-    // Looked at before it is opened, as opening a FIFO could wait for ever.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    // Opening a FIFO would wait for ever.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
+    let file = file.map_err(|error| unreadable(error.into()))?;
+    let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(Error::NotAFile {
             path: path.to_owned(),
         });
     }
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    let mut bytes = Vec::with_capacity(metadata.len().min(LARGEST) as usize + 1);
+    let read = file.take(LARGEST + 1).read_to_end(&mut bytes);
     if read.map_err(unreadable)? as u64 > LARGEST {
         return Err(Error::TooLarge {
             path: path.to_owned(),
@@ -106,16 +110,9 @@ pub(super) struct Document {
 /// Takes a file apart. Where it is no TOML at some place, what can still be understood is checked all the same.
 pub(super) fn parse(text: &str) -> Document {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut syntax: Vec<Syntax> = errors.iter().map(|error| Syntax::of(text, error)).collect();
-    syntax.sort_by_key(|error| (error.line, !error.breaks));
-    syntax.dedup_by_key(|error| error.line);
-    // Behind a lost bracket nothing means what it seems to.
-    let broken = syntax.iter().position(|error| error.breaks);
-    if let Some(index) = broken {
-        syntax.truncate(index + 1);
-    }
+    let syntax = syntax_mistakes(text, &errors);
     let mut document = Document::default();
-    if broken.is_none() {
+    if syntax.iter().all(|error| !error.breaks) {
         take_sections(text, table.get_ref(), &mut document);
         let good = |line: usize| syntax.iter().all(|error| error.line != line);
         document.values.retain(|(_, line, _)| good(*line));
@@ -127,6 +124,25 @@ pub(super) fn parse(text: &str) -> Document {
     document.mistakes.extend(syntax);
     document.mistakes.sort_by_key(|(line, ..)| *line);
     document
+}
+
+/// Where a text is no TOML: the line, the key, what is wrong; in order of lines.
+pub(super) fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<(usize, String, String)> {
+    syntax_mistakes(text, errors)
+        .into_iter()
+        .map(|error| (error.line, error.label, error.what))
+        .collect()
+}
+
+fn syntax_mistakes(text: &str, errors: &[toml::de::Error]) -> Vec<Syntax> {
+    let mut syntax: Vec<Syntax> = errors.iter().map(|error| Syntax::of(text, error)).collect();
+    syntax.sort_by_key(|error| (error.line, !error.breaks));
+    syntax.dedup_by_key(|error| error.line);
+    // Behind a lost bracket nothing means what it seems to.
+    if let Some(index) = syntax.iter().position(|error| error.breaks) {
+        syntax.truncate(index + 1);
+    }
+    syntax
 }
 
 fn take_sections(text: &str, table: &DeTable, document: &mut Document) {
@@ -228,7 +244,9 @@ fn label(text: &str, at: usize, header: bool) -> String {
         .rev()
         .find_map(|line| {
             let name = line.trim().strip_prefix('[')?.split(']').next()?.trim();
-            keys::sections().find(|section| *section == name)
+            // A file that declares a program has this one.
+            let mut known = keys::sections().chain(["program"]);
+            known.find(|section| *section == name)
         })
         .map(|section| format!("[{section}]"));
     if header || line.starts_with('[') {
@@ -264,7 +282,7 @@ fn plain(name: &str) -> String {
 }
 
 /// The line, from 1, of a place in the file.
-fn line_of(text: &[u8], at: usize) -> usize {
+pub(super) fn line_of(text: &[u8], at: usize) -> usize {
     let before = &text[..at.min(text.len())];
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }

@@ -379,7 +379,7 @@ pub(super) static KEYS: &[Key] = &[
         name: "include",
         default: r#""/etc/hxe/programs.d/*.toml""#,
         kind: Kind::Text {
-            allowed: "an absolute path, in which * and ? stand for any characters, or \"\" for none",
+            allowed: "a path, in which * and ? stand for any characters, or \"\" for none",
             put: |config, text| checks::include(text).map(|pattern| config.include = pattern),
         },
     },

@@ -27,6 +27,7 @@ pub(super) fn read(
     loading.read_variables();
     loading.set_keys();
     loading.set_own_defaults();
+    loading.complete_include();
     loading.check();
     if loading.mistakes.is_empty() {
         loading.config.source = loading.file;
@@ -173,6 +174,36 @@ impl Loading<'_> {
         }
         if !self.is_given("storage", "log_dir") {
             self.config.storage.log_dir = log_dir;
+        }
+    }
+
+    /// An ordinary user's declared programs are beside its own hxe.toml; a relative pattern begins where hxe.toml is.
+    fn complete_include(&mut self) {
+        let beside = |file: PathBuf, pattern: &str| {
+            let file = std::path::absolute(file).ok()?;
+            file.parent()?.join(pattern).to_str().map(str::to_owned)
+        };
+        let usual = self.environment.config_path();
+        if !self.environment.root && !self.is_given("programs", "include") {
+            let pattern = usual.and_then(|file| beside(file, "programs.d/*.toml"));
+            self.config.include = pattern.unwrap_or_default();
+            return;
+        }
+        let pattern = &self.config.include;
+        if pattern.is_empty() || pattern.starts_with('/') {
+            return;
+        }
+        match self
+            .file
+            .clone()
+            .or(usual)
+            .and_then(|file| beside(file, pattern))
+        {
+            Some(pattern) => self.config.include = pattern,
+            None => {
+                let what = "must be an absolute path, as there is no place for hxe.toml";
+                self.mistake("programs", "include", what);
+            }
         }
     }
 

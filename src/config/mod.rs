@@ -4,6 +4,7 @@
 //! environment and the checks all follow it. Reads files, never writes one. Called by `cli`, and by `daemon` at a reload.
 
 mod checks;
+mod declared;
 mod document;
 mod environment;
 mod error;
@@ -40,7 +41,7 @@ pub struct Config {
     pub storage: Storage,
     pub logs: logs::Settings,
     pub programs: program::Defaults,
-    /// A glob pattern, absolute, that finds the files of declared programs; empty: none.
+    /// A pattern of `*` and `?`, absolute, that finds the files of declared programs; empty: none.
     pub include: String,
     /// The file that was read; `None`: there was none.
     pub source: Option<PathBuf>,

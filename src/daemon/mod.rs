@@ -4,6 +4,7 @@ mod dirs;
 mod listeners;
 mod local;
 mod pid_file;
+mod reload;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,11 +13,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::config::{Config, Environment};
+use crate::config::Config;
 use crate::guardian::Link;
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
@@ -28,6 +29,7 @@ use crate::sys;
 use crate::sys::process;
 use local::LocalSocket;
 use pid_file::PidFile;
+use reload::Reloader;
 
 /// How the daemon ends that leaves for another one: no good end, so that a guardian that was not asked brings it back.
 const LEFT_FOR_ANOTHER: u8 = 70;
@@ -96,6 +98,11 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What is wrong with the files that declare programs, one mistake a line; none is said of a daemon's own programs.
+pub fn check(config: &Config) -> Vec<String> {
+    supervise::check(config.declared(), &supervision(config))
+}
+
 /// Runs the daemon until a signal ends it.
 pub fn run(options: Options) -> ExitCode {
     match Daemon::start(options) {
@@ -109,16 +116,9 @@ pub fn run(options: Options) -> ExitCode {
 
 /// What runs.
 struct Daemon {
-    config: Config,
-    config_path: Option<PathBuf>,
     pid_file: Option<PidFile>,
     requests: Arc<Requests>,
-    supervisor: Arc<Supervisor>,
-    logs: Arc<Logs>,
-    api: Arc<Api>,
-    server: Server,
-    local: LocalSocket,
-    link: Arc<Link>,
+    reloader: Arc<Reloader>,
     /// Held as long as the daemon runs: a second one on the same directories is refused.
     _directories: dirs::Directories,
 }
@@ -217,6 +217,7 @@ impl Daemon {
             supervision(&config),
         )
         .map_err(in_store)?;
+        let pending = supervisor.declare(config.declared(), &supervision(&config), false);
         link.settle(|pid| children.contains(pid.number()));
         let api = Api::new(
             config.api.clone(),
@@ -231,6 +232,21 @@ impl Daemon {
         let listeners = listeners.chain([Listener::Unix(local_listener)]).collect();
         let server = Server::start(listeners, config.limits, Arc::clone(&api))
             .map_err(system("the API cannot be started"))?;
+        let local_path = local.path.clone();
+        let default_password = config.default_password();
+        let reloader = Arc::new(Reloader {
+            config: Mutex::new(config),
+            config_path,
+            supervisor,
+            logs,
+            api,
+            server,
+            local: Mutex::new(local),
+            link,
+        });
+        let (supervisor, link) = (&reloader.supervisor, &reloader.link);
+        let reload = Arc::clone(&reloader);
+        reloader.api.reload_by(Arc::new(move || reload.reload()));
         let pid_file = match pid_file {
             None => None,
             Some(path) => match PidFile::write(&path, link.main_pid()) {
@@ -239,13 +255,13 @@ impl Daemon {
             },
         };
 
-        if config.default_password() {
+        if default_password {
             report::warn(format_args!(
                 "hxe has its default password, so it serves this machine only: set password or password_hash in \
                  [api] of hxe.toml"
             ));
         }
-        listeners::announce(&addresses, &local.path);
+        listeners::announce(&addresses, &local_path);
         link.ready();
         link.notify("READY=1");
         if in_background && let Err(error) = sys::background::quieten() {
@@ -257,27 +273,25 @@ impl Daemon {
             report::warn(format_args!("standard error cannot be let go: {error}"));
         }
         supervisor.autostart(|| !requests.is_end());
+        if let Ok(pending) = pending {
+            reloader.finish_start(pending);
+        }
         Ok(Daemon {
-            config,
-            config_path,
             pid_file,
             requests,
-            supervisor,
-            logs,
-            api,
-            server,
-            local,
-            link,
+            reloader,
             _directories: directories,
         })
     }
 
     /// Waits for signals until one ends the daemon.
     fn serve(mut self) -> ExitCode {
+        let reloader = Arc::clone(&self.reloader);
+        let (supervisor, link) = (&reloader.supervisor, &reloader.link);
         let end = loop {
             match self.requests.next() {
-                Request::Reload => self.reload(),
-                Request::Upgrade if self.link.guardian().is_none() => report::warn(format_args!(
+                Request::Reload => reloader.ask(),
+                Request::Upgrade if link.guardian().is_none() => report::warn(format_args!(
                     "without its guardian hxe cannot be upgraded in place: send QUIT, and start it again"
                 )),
                 end => break end,
@@ -285,27 +299,24 @@ impl Daemon {
         };
         if end == Request::Terminate {
             report::info(format_args!("stopping all programs"));
-            self.link.notify("STOPPING=1");
-            self.supervisor.stop_all();
+            link.notify("STOPPING=1");
+            supervisor.stop_all();
         } else {
             report::info(format_args!("leaving; all programs run on"));
-            self.link.notify(&match end {
+            link.notify(&match end {
                 Request::Upgrade => reloading(),
                 _ => "STOPPING=1".to_owned(),
             });
-            self.supervisor.leave();
+            supervisor.leave();
         }
-        self.server.shutdown(match end {
+        reloader.server.shutdown(match end {
             Request::Upgrade => http::End::Handover,
             _ => http::End::Shutdown,
         });
         if end == Request::Upgrade {
             return ExitCode::from(LEFT_FOR_ANOTHER);
         }
-        if let Err(error) = self.local.remove() {
-            let path = self.local.path.display();
-            report::warn(format_args!("{path} cannot be removed: {error}"));
-        }
+        reloader.remove_local();
         if let Some(file) = self.pid_file.take()
             && let Err(error) = file.remove()
         {
@@ -313,64 +324,6 @@ impl Daemon {
         }
         report::info(format_args!("stopped"));
         ExitCode::SUCCESS
-    }
-
-    /// Lets this group use the Unix socket, and makes it anew where somebody has taken its file away.
-    fn renew_local(&mut self, group: Option<u32>) {
-        let renewed = self.local.renew(group, &self.link);
-        let served = renewed.and_then(|listener| match listener {
-            Some(listener) => self.server.replace_unix(listener).map(|()| true),
-            None => Ok(false),
-        });
-        let path = self.local.path.display();
-        match served {
-            Ok(true) => report::warn(format_args!("{path} was gone: it is there again")),
-            Ok(false) => {}
-            Err(error) => report::error(format_args!(
-                "{path} cannot be served as it should be: {}",
-                sys::reason(&error)
-            )),
-        }
-    }
-
-    /// Reads the configuration again. A mistake changes nothing.
-    fn reload(&mut self) {
-        self.link.notify(&reloading());
-        match self
-            .config
-            .reload(self.config_path.as_deref(), &Environment::of_process())
-        {
-            Ok((config, kept)) => self.apply(config, &kept),
-            Err(error) => {
-                for line in error.lines() {
-                    report::error(format_args!("{line}"));
-                }
-                report::error(format_args!("the configuration stays as it was"));
-            }
-        }
-        self.link.notify("READY=1");
-    }
-
-    /// Takes a configuration whose keys that need a restart are as they were; `kept` names those that would have changed.
-    fn apply(&mut self, config: Config, kept: &[&str]) {
-        if let Err(error) = self.api.set(config.api.clone()) {
-            report::error(format_args!(
-                "the configuration stays as it was: {}",
-                causes(&error)
-            ));
-            return;
-        }
-        self.server.set_limits(config.limits);
-        self.renew_local(config.api.socket_group);
-        self.logs.set(config.logs.clone());
-        self.supervisor.set(supervision(&config));
-        self.config = config;
-        for key in kept {
-            report::warn(format_args!(
-                "{key} has changed: it holds from the next start on"
-            ));
-        }
-        report::info(format_args!("the configuration has been read again"));
     }
 }
 

@@ -197,6 +197,30 @@ impl Definition {
         Ok(())
     }
 
+    /// Tells apart definitions whose processes differ: two with the same one have the same command, arguments,
+    /// directory, user, group, environment and umask. The same in every version of hxe and on every machine.
+    pub fn fingerprint(&self) -> u64 {
+        // Source: FNV-1a, 64 bits.
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        let mut add = |text: &str| {
+            // No text has this byte, so that no two lists of texts look alike.
+            for byte in text.bytes().chain([0xff]) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        add(&self.command);
+        add(&self.args);
+        for field in [&self.directory, &self.user, &self.group] {
+            add(field.as_deref().unwrap_or_default());
+        }
+        for (name, value) in &self.environment {
+            add(name);
+            add(value);
+        }
+        add(&self.umask.to_string());
+        hash
+    }
+
     fn check_name(&self) -> Result<(), Invalid> {
         let issue = match self.name.as_str() {
             "" => "Name is required",
@@ -318,6 +342,31 @@ mod tests {
         check("restart_delay", |d| {
             d.restart_delay = Some(Duration::from_secs(86_401))
         });
+    }
+
+    #[test]
+    fn the_fingerprint_tells_what_matters_to_the_process() {
+        let first = Definition::new("a", "/bin/true");
+        let differs = |change: fn(&mut Definition)| {
+            let mut other = first.clone();
+            change(&mut other);
+            other.fingerprint() != first.fingerprint()
+        };
+        assert!(differs(|d| d.command.push('x')));
+        assert!(differs(|d| d.args.push('x')));
+        assert!(differs(|d| d.directory = Some("/".into())));
+        assert!(differs(|d| d.user = Some("a".into())));
+        assert!(differs(|d| d.group = Some("a".into())));
+        assert!(differs(|d| d.umask = 0));
+        assert!(differs(|d| {
+            d.environment.insert("A".into(), String::new());
+        }));
+        assert!(!differs(|d| d.name.push('x')));
+        assert!(!differs(|d| d.enabled = true));
+        assert!(!differs(|d| d.stop_timeout = Some(Duration::ZERO)));
+        assert!(!differs(|d| d.max_restarts = Some(MaxRestarts::Unlimited)));
+        // It is kept over upgrades.
+        assert_eq!(first.fingerprint(), 0x283dafb000aae539);
     }
 
     #[test]

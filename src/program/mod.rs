@@ -3,13 +3,17 @@
 //! Wire shapes are `api`'s, stored shapes are `store`'s; both convert to and from [`Definition`].
 
 pub mod args;
+mod declaration;
 mod definition;
 mod id;
 mod signal;
 
+pub use declaration::{Declaration, Declarations, Unreadable};
 pub use definition::{Defaults, Definition, Invalid, MaxRestarts, RestartPolicy};
 pub use id::ProgramId;
 pub use signal::Signal;
+
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -20,4 +24,6 @@ pub struct Program {
     pub definition: Definition,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// The file that declares it; `None`: it was created through the API.
+    pub declared: Option<Arc<str>>,
 }

@@ -25,8 +25,9 @@ pub use tokens::Revoked;
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// `file`: the one that declares the program which has the name.
     #[error("a program named {name:?} exists already")]
-    NameTaken { name: String },
+    NameTaken { name: String, file: Option<String> },
     #[error("there is no {id}")]
     NotFound { id: ProgramId },
     /// The disk took it not (full, read-only, gone); nothing is changed. The next operation tries anew.

@@ -1,6 +1,6 @@
 //! Programs and the counter of their ids.
 
-use std::borrow::Cow;
+use std::collections::HashMap;
 
 use redb::{ReadableTable, Table};
 
@@ -42,20 +42,75 @@ impl Store {
             let mut meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
             check_name(&table, &definition.name, None)?;
-            let number = next_number(&meta, &table)?;
-            let after = number.checked_add(1).ok_or_else(|| {
-                Error::Database(redb::Error::Corrupted("no id is left".to_owned()))
-            })?;
-            meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
+            let id = take_id(&mut meta, &table)?;
             put(
                 &mut table,
                 Program {
-                    id: ProgramId(number),
+                    id,
                     definition,
                     created_at: now,
                     updated_at: now,
+                    declared: None,
                 },
             )
+        })
+    }
+
+    /// Keeps what files declare, all in one commit: new programs, which have no id yet, get the next ones, and others
+    /// are replaced.
+    ///
+    /// # Errors
+    /// `NameTaken`, or the store failed; nothing is changed then.
+    pub fn declare(
+        &self,
+        programs: Vec<(Option<ProgramId>, Program)>,
+    ) -> Result<Vec<Program>, Error> {
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            let mut table = transaction.open_table(PROGRAMS)?;
+            let mut names = HashMap::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                if let Some((name, file)) = record::name_of(value.value()) {
+                    let file = file.map(|file| file.into_owned());
+                    names.insert(name.into_owned(), (ProgramId(key.value()), file));
+                }
+            }
+            let mut kept = Vec::with_capacity(programs.len());
+            for (id, mut program) in programs {
+                let name = &program.definition.name;
+                match names.get(name) {
+                    Some((owner, file)) if Some(*owner) != id => {
+                        return Err(Error::NameTaken {
+                            name: name.clone(),
+                            file: file.clone(),
+                        });
+                    }
+                    _ => {}
+                }
+                program.id = match id {
+                    Some(id) => id,
+                    None => take_id(&mut meta, &table)?,
+                };
+                let file = program.declared.as_deref().map(str::to_owned);
+                names.insert(name.clone(), (program.id, file));
+                kept.push(put(&mut table, program)?);
+            }
+            Ok(kept)
+        })
+    }
+
+    /// Removes all of these programs that are there, in one commit. Their ids are never used again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn forget(&self, ids: &[ProgramId]) -> Result<(), Error> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(PROGRAMS)?;
+            for id in ids {
+                table.remove(id.0)?;
+            }
+            Ok(())
         })
     }
 
@@ -80,6 +135,7 @@ impl Store {
                     definition,
                     created_at: old.created_at,
                     updated_at: now,
+                    declared: old.declared,
                 },
             )
         })
@@ -117,15 +173,30 @@ fn put(table: &mut Programs, program: Program) -> Result<Program, Error> {
 fn check_name(table: &Programs, name: &str, own: Option<ProgramId>) -> Result<(), Error> {
     for row in table.iter()? {
         let (key, value) = row?;
-        if own != Some(ProgramId(key.value()))
-            && record::name_of(value.value()) == Some(Cow::Borrowed(name))
-        {
-            return Err(Error::NameTaken {
-                name: name.to_owned(),
-            });
+        if own == Some(ProgramId(key.value())) {
+            continue;
+        }
+        match record::name_of(value.value()) {
+            Some((taken, file)) if taken == name => {
+                return Err(Error::NameTaken {
+                    name: name.to_owned(),
+                    file: file.map(|file| file.into_owned()),
+                });
+            }
+            _ => {}
         }
     }
     Ok(())
+}
+
+/// The next id, which from here on is used.
+fn take_id(meta: &mut Table<&str, &[u8]>, programs: &Programs) -> Result<ProgramId, Error> {
+    let number = next_number(meta, programs)?;
+    let after = number
+        .checked_add(1)
+        .ok_or_else(|| Error::Database(redb::Error::Corrupted("no id is left".to_owned())))?;
+    meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
+    Ok(ProgramId(number))
 }
 
 /// The counter, or what follows the last program if the counter is missing or behind.

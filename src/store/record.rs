@@ -38,6 +38,8 @@ struct Versioned {
 struct Named<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    declared: Option<Cow<'a, str>>,
 }
 
 /// A program, version 1. Spans in microseconds; times in microseconds since 1970.
@@ -65,6 +67,9 @@ struct StoredProgram {
     success_exit_codes: Vec<u8>,
     created_at_us: i64,
     updated_at_us: i64,
+    /// The file that declares it; not there for programs of the API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declared: Option<String>,
 }
 
 /// A revoked token, version 1; its `jti` is the key.
@@ -99,6 +104,7 @@ pub(super) fn encode_program(program: &Program) -> Vec<u8> {
         success_exit_codes: definition.success_exit_codes,
         created_at_us: program.created_at.as_micros(),
         updated_at_us: program.updated_at.as_micros(),
+        declared: program.declared.as_deref().map(str::to_owned),
     })
 }
 
@@ -142,14 +148,15 @@ pub(super) fn decode_program(id: ProgramId, bytes: &[u8]) -> Result<Program, Unr
         definition,
         created_at: Timestamp::from_micros(stored.created_at_us),
         updated_at: Timestamp::from_micros(stored.updated_at_us),
+        declared: stored.declared.map(Into::into),
     })
 }
 
-/// The name in a program's record of any version, if it can be found.
-pub(super) fn name_of(bytes: &[u8]) -> Option<Cow<'_, str>> {
+/// The name in a program's record of any version, if it can be found, and the file that declares it, if one does.
+pub(super) fn name_of(bytes: &[u8]) -> Option<(Cow<'_, str>, Option<Cow<'_, str>>)> {
     serde_json::from_slice::<Named>(bytes)
         .ok()
-        .map(|named| named.name)
+        .map(|named| (named.name, named.declared))
 }
 
 pub(super) fn encode_revoked(token: &Revoked) -> Vec<u8> {
@@ -215,6 +222,7 @@ mod tests {
             definition,
             created_at: Timestamp::from_micros(1),
             updated_at: Timestamp::from_micros(-2),
+            declared: None,
         }
     }
 
@@ -223,7 +231,19 @@ mod tests {
         let bytes = encode_program(&program());
         assert!(bytes.starts_with(br#"{"v":1,"#));
         assert_eq!(decode_program(ProgramId(7), &bytes).unwrap(), program());
-        assert_eq!(name_of(&bytes).unwrap(), "Web Server");
+        assert_eq!(name_of(&bytes).unwrap(), ("Web Server".into(), None));
+    }
+
+    #[test]
+    fn the_file_that_declares_a_program_is_kept() {
+        let declared = Program {
+            declared: Some("/etc/hxe/a.toml".into()),
+            ..program()
+        };
+        let bytes = encode_program(&declared);
+        assert_eq!(decode_program(ProgramId(7), &bytes).unwrap(), declared);
+        let expected = ("Web Server".into(), Some("/etc/hxe/a.toml".into()));
+        assert_eq!(name_of(&bytes).unwrap(), expected);
     }
 
     /// Files of today must be readable for ever: if this fails, the version must go up.

@@ -128,7 +128,7 @@ fn a_name_is_taken_once() {
         store.create(Definition::new("a", "x"), at(2)),
         store.update(b.id, Definition::new("a", "x"), at(2)),
     ] {
-        assert!(matches!(refused, Err(Error::NameTaken { name }) if name == "a"));
+        assert!(matches!(refused, Err(Error::NameTaken { name, .. }) if name == "a"));
     }
     store
         .update(a.id, Definition::new("a", "x"), at(2))

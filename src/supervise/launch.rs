@@ -24,13 +24,18 @@ const PASSED_ON: [&str; 2] = ["LANG", "TZ"];
 /// As whom a program is to run: looked up now, and checked against what this daemon may do.
 ///
 /// # Errors
-/// `Invalid` for a user or group that is not there or cannot be had, `Forbidden` for one that the default password bars.
-pub(super) fn identify(definition: &Definition, settings: &Settings) -> Result<Identity, Refusal> {
+/// `Invalid` for a user or group that is not there or cannot be had, `Forbidden` for one that the default password bars,
+/// unless a file that only root can write declares it.
+pub(super) fn identify(
+    definition: &Definition,
+    settings: &Settings,
+    declared: bool,
+) -> Result<Identity, Refusal> {
     if !process::is_root() {
         return identify_own(definition);
     }
     let identity = look_up(definition, settings).map_err(unknown)?;
-    if settings.any_user {
+    if settings.any_user || declared {
         return Ok(identity);
     }
     let allowed = users::lookup(&settings.defaults.user, None).map_err(unknown)?;
@@ -280,6 +285,7 @@ mod tests {
             definition,
             created_at: zero,
             updated_at: zero,
+            declared: None,
         };
         let identity = Identity {
             uid: 1,

@@ -16,7 +16,7 @@ mod watcher;
 
 pub use events::{Event, Kind, Listener};
 pub use machine::Origin;
-pub use supervisor::{Settings, Supervisor};
+pub use supervisor::{Change, Pending, Reloaded, Settings, Supervisor, check};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,6 +121,8 @@ pub struct Snapshot {
     pub phase: Phase,
     /// The process, while one runs.
     pub pid: Option<i32>,
+    /// The fingerprint of the definition that the process was started with, where that is known.
+    pub started_with: Option<u64>,
     /// How the last run ended; `None` while one runs and where there was none.
     pub exit: Option<Exit>,
     /// When the present or last run began.
@@ -140,6 +142,7 @@ impl Snapshot {
             effective: Arc::new(effective),
             phase: Phase::Stopped,
             pid: None,
+            started_with: None,
             exit: None,
             started_at: None,
             start_time: None,
@@ -208,6 +211,12 @@ pub enum Refusal {
     /// What failed, with the step: "changing directory to /nowhere: No such file or directory".
     #[error("{0}")]
     StartFailed(String),
+    /// 409: a file declares the program, so only that changes it.
+    #[error("Program is declared in {0}")]
+    Declared(Arc<str>),
+    /// 400: what is wrong with the files that declare programs, `FILE:LINE: [program] field: issue` each.
+    #[error("{}", .0.join("\n"))]
+    Misdeclared(Vec<String>),
     #[error("Program not found")]
     NotFound,
     /// 400 with the field.

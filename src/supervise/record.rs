@@ -50,6 +50,8 @@ pub(super) struct Run {
     pub start_ticks: u64,
     /// What its processes carry as `HXE_RUN_ID`.
     pub id: String,
+    /// The fingerprint of the definition that it was started with; not there where an earlier hxe started it.
+    pub definition: Option<u64>,
 }
 
 /// The records of all programs.
@@ -140,6 +142,22 @@ impl Record {
         }
     }
 
+    /// Of a program that is to be started, and has not been yet.
+    pub(super) fn wanted() -> Record {
+        let never_run = Record::never_run();
+        let machine = Saved {
+            state: State::Starting {
+                origin: Origin::Autostart,
+            },
+            goal: Goal::Up,
+            ..never_run.machine
+        };
+        Record {
+            machine,
+            ..never_run
+        }
+    }
+
     fn encode(&self, id: ProgramId) -> String {
         let mut text = String::with_capacity(LENGTH);
         // Writing to a String cannot fail.
@@ -183,6 +201,9 @@ impl Record {
             line("pid", &run.pid);
             line("start-ticks", &run.start_ticks);
             line("run-id", &run.id);
+            if let Some(definition) = &run.definition {
+                line("definition", definition);
+            }
         }
         match self.exit {
             None => {}
@@ -230,6 +251,7 @@ impl Record {
                 pid: Pid::new(pid).ok_or(Damaged)?,
                 start_ticks: fields.required("start-ticks")?,
                 id: fields.required("run-id")?,
+                definition: fields.optional("definition")?,
             }),
         };
         let exit = match (
@@ -392,6 +414,7 @@ mod tests {
             counts in any::<(u32, u32, u32)>(),
             again in any::<bool>(),
             start_ticks in any::<u64>(),
+            definition in prop::option::of(any::<u64>()),
             id in "[0-9a-f]{1,16}-[0-9]{1,10}-[0-9]{1,10}",
             has_run in any::<bool>(),
             exit in prop::option::of(exits()),
@@ -409,7 +432,7 @@ mod tests {
                     restarts: counts.2,
                     again,
                 },
-                run: (needs_run || has_run).then_some(Run { pid, start_ticks, id }),
+                run: (needs_run || has_run).then_some(Run { pid, start_ticks, id, definition }),
                 exit,
                 started_at,
                 start_time,

@@ -27,7 +27,10 @@ use crate::store::{self, Store};
 use crate::sys::bell::Bell;
 use crate::sys::process;
 
+mod declared;
 mod ending;
+
+pub use declared::{Change, Pending, Reloaded, check};
 
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
@@ -115,7 +118,8 @@ impl Supervisor {
             if record.is_some() {
                 resumed.push(id);
             }
-            if let Err(refusal) = supervisor.adopt(program, record) {
+            let wanted = program.definition.enabled;
+            if let Err(refusal) = supervisor.adopt(program, record, wanted) {
                 report::error(format_args!("{id} cannot be supervised: {refusal}"));
             }
         }
@@ -200,7 +204,7 @@ impl Supervisor {
         }
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
-        self.adopt(program, None).inspect_err(|_| {
+        self.adopt(program, None, false).inspect_err(|_| {
             // Nothing is kept of what was refused.
             if let Err(error) = self
                 .store
@@ -217,6 +221,7 @@ impl Supervisor {
     /// # Errors
     /// As `create`, or there is no such program.
     pub fn update(&self, id: ProgramId, definition: Definition) -> Result<Arc<Snapshot>, Refusal> {
+        self.refuse_declared(id)?;
         let change = self.admit(&definition)?;
         self.replace(id, definition, &change)
     }
@@ -227,6 +232,7 @@ impl Supervisor {
     /// There is no such program, or the change cannot be kept.
     pub fn set_enabled(&self, id: ProgramId, enabled: bool) -> Result<Arc<Snapshot>, Refusal> {
         self.refuse_when_stopping()?;
+        self.refuse_declared(id)?;
         let change = self.change();
         let snapshot = self.published(id).ok_or(Refusal::NotFound)?.get();
         if snapshot.program.definition.enabled == enabled {
@@ -241,6 +247,9 @@ impl Supervisor {
 
     /// Stops the program if it runs, then removes its definition and its logs, then answers.
     pub fn delete(&self, id: ProgramId, caller: Caller<()>) {
+        if let Err(refusal) = self.refuse_declared(id) {
+            return caller(Err(refusal));
+        }
         self.post(id, Mail::Delete(caller));
     }
 
@@ -256,7 +265,11 @@ impl Supervisor {
     /// Removes a program of which nothing runs; called by its watcher.
     pub(super) fn remove(&self, id: ProgramId) -> Result<(), Refusal> {
         let _change = self.change();
-        self.store.delete(id)?;
+        let published = self.published(id).ok_or(Refusal::NotFound)?;
+        // Declared ones are forgotten all at once by the reload that removes them.
+        if published.get().program.declared.is_none() {
+            self.store.delete(id)?;
+        }
         self.programs
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -273,7 +286,7 @@ impl Supervisor {
     fn admit(&self, definition: &Definition) -> Result<MutexGuard<'_, ()>, Refusal> {
         self.refuse_when_stopping()?;
         definition.check()?;
-        launch::identify(definition, &self.settings())?;
+        launch::identify(definition, &self.settings(), false)?;
         Ok(self.change())
     }
 
@@ -307,18 +320,24 @@ impl Supervisor {
         Ok(snapshot)
     }
 
-    /// Gives a program its logs and its watcher, which goes on where `found` stands.
+    /// Gives a program its logs and its watcher, which goes on where `found` stands. Where that is nowhere, the program may
+    /// be `wanted`: whatever becomes of this daemon, it is started.
     fn adopt(
         self: &Arc<Self>,
         program: Program,
         found: Option<Record>,
+        wanted: bool,
     ) -> Result<Arc<Snapshot>, Refusal> {
         let id = program.id;
         self.logs.add(id).map_err(store::Error::Disk)?;
         if found.is_none() {
             // At its full size from the start: no full disk keeps it from being rewritten.
+            let record = match wanted {
+                true => Record::wanted(),
+                false => Record::never_run(),
+            };
             self.records
-                .write(id, &Record::never_run())
+                .write(id, &record)
                 .map_err(store::Error::Disk)?;
         }
         let effective = launch::effective(&program.definition, &self.settings());
@@ -357,7 +376,9 @@ impl Supervisor {
         };
         drop(programs);
         match refused {
-            Some((Mail::Command(_, caller), refusal)) => caller(Err(refusal)),
+            Some((Mail::Command(_, caller) | Mail::Renew { caller, .. }, refusal)) => {
+                caller(Err(refusal));
+            }
             Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
             Some((Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake, _)) | None => {}
         }
@@ -381,6 +402,14 @@ impl Supervisor {
 
     fn change(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_declared(&self, id: ProgramId) -> Result<(), Refusal> {
+        let declared = |published: Arc<Published>| published.get().program.declared.clone();
+        match self.published(id).and_then(declared) {
+            Some(file) => Err(Refusal::Declared(file)),
+            None => Ok(()),
+        }
     }
 
     fn refuse_when_stopping(&self) -> Result<(), Refusal> {

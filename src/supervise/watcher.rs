@@ -32,6 +32,12 @@ pub(super) const LEAVING: Refusal =
 /// What a watcher is told.
 pub(super) enum Mail {
     Command(Command, Caller<Done>),
+    /// Restart the process if it was started with another definition than the one that holds. Where nobody knows:
+    /// if it `changed`.
+    Renew {
+        changed: bool,
+        caller: Caller<Done>,
+    },
     /// Stop, then remove the program.
     Delete(Caller<()>),
     /// Start, as the daemon does.
@@ -79,6 +85,8 @@ struct Run {
     /// What its processes carry as `HXE_RUN_ID`.
     id: String,
     traces: Traces,
+    /// The fingerprint of the definition that it was started with, where that is known.
+    definition: Option<u64>,
     /// It is not our child.
     adopted: Option<Adopted>,
 }
@@ -148,7 +156,8 @@ impl Watcher {
             run: None,
             dead: None,
             last: Last::default(),
-            recorded: None,
+            // What a start may have left on record to be done stays there until something is.
+            recorded: found.is_none().then(Record::never_run),
             resumed: found.is_some(),
             found,
             gone: None,
@@ -209,6 +218,7 @@ impl Watcher {
         };
         match mail {
             Some(Mail::Command(command, caller)) => self.command(command, caller),
+            Some(Mail::Renew { changed, caller }) => self.renew(changed, caller),
             Some(Mail::Delete(caller)) => self.delete(caller),
             Some(Mail::Autostart) if self.resumed => {}
             Some(Mail::Autostart) => self.step(Event::Autostart),
@@ -273,6 +283,7 @@ impl Watcher {
         self.published.update(|snapshot| {
             snapshot.phase = self.machine.phase();
             snapshot.pid = self.run.as_ref().map(|run| run.pid.number());
+            snapshot.started_with = self.run.as_ref().and_then(|run| run.definition);
             snapshot.exit = self.last.exit;
             snapshot.started_at = self.last.started_at;
             snapshot.start_time = self.last.start_time;
@@ -346,6 +357,26 @@ impl Watcher {
         caller(removed);
     }
 
+    /// Has the definition that holds now take effect on what runs, or is about to.
+    fn renew(&mut self, changed: bool, caller: Caller<Done>) {
+        let snapshot = self.published.get();
+        let definition = &snapshot.program.definition;
+        let wanted = match self.machine.phase() {
+            Phase::Running => {
+                let started_with = self.run.as_ref().and_then(|run| run.definition);
+                started_with.map_or(changed, |earlier| earlier != definition.fingerprint())
+            }
+            Phase::Backoff => changed,
+            // What it failed by may be what was changed.
+            Phase::Failed => changed && definition.enabled,
+            Phase::Stopped | Phase::Stopping | Phase::Exited => false,
+        };
+        match wanted {
+            true => self.step(Event::Restart(Asker::Command(caller))),
+            false => caller(Ok(self.done())),
+        }
+    }
+
     fn note(&self, level: Level, text: &str) {
         self.supervisor.logs.note(self.id, level, text);
     }
@@ -414,7 +445,7 @@ impl Gone {
     /// Answers mail that came too late.
     fn refuse(self, mail: Mail) {
         match mail {
-            Mail::Command(_, caller) => caller(Err(self.refusal())),
+            Mail::Command(_, caller) | Mail::Renew { caller, .. } => caller(Err(self.refusal())),
             Mail::Delete(caller) => caller(Err(self.refusal())),
             Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
         }

@@ -8,6 +8,8 @@ mod client;
 mod config;
 /// Which web pages may ask.
 mod cors;
+/// Programs that files declare.
+mod declared;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
 /// Logs as they are written.
@@ -34,6 +36,8 @@ mod metrics;
 mod programs;
 /// The session with curl that the API reference ends with.
 mod reference;
+/// Reading the configuration again.
+mod reload;
 /// Automatic restarts: policy, backoff, their end.
 mod restarts;
 /// The defaults that keep others out.

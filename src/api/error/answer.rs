@@ -117,6 +117,15 @@ impl ApiError {
                 "conflict",
                 "Program with same name already exists".into(),
             ),
+            ApiError::Configuration(_) => (
+                400,
+                "validation_error",
+                "Invalid configuration: nothing was changed".into(),
+            ),
+            ApiError::Declared(file) => {
+                let message = format!("Program is declared in {file}: change it there, and reload");
+                (409, "conflict", message.into())
+            }
             ApiError::Misdirected { host } => {
                 let message = format!(
                     "This machine is not known as {host:?}: use its address or host name, or add the name to [api] hosts in hxe.toml"
@@ -163,11 +172,16 @@ impl ApiError {
                 );
                 ("Origin", issue.into())
             }
-            ApiError::Conflict { name } => {
-                let issue =
-                    format!("{name:?} is the name of another program: choose a different one");
+            ApiError::Conflict { name, file } => {
+                let file = file.as_ref();
+                let place = file.map_or(String::new(), |file| format!(", declared in {file}"));
+                let issue = format!(
+                    "{name:?} is the name of another program{place}: choose a different one"
+                );
                 ("name", issue.into())
             }
+            ApiError::Configuration(mistakes) => ("configuration", mistakes.as_str().into()),
+            ApiError::Declared(file) => ("declared", file.as_ref().into()),
             _ => return None,
         };
         Some(Details { field, issue })
@@ -389,7 +403,10 @@ mod tests {
         let (status, body) = refused(Refusal::Forbidden(Invalid::new("user", "Not as root")));
         assert_eq!(status, 403);
         assert!(body.contains(r#""details":{"field":"user","issue":"Not as root"}"#));
-        let taken = store::Error::NameTaken { name: "web".into() };
+        let taken = store::Error::NameTaken {
+            name: "web".into(),
+            file: None,
+        };
         let (status, body) = refused(Refusal::Store(taken));
         assert_eq!(status, 409);
         assert!(body.starts_with(

@@ -4,6 +4,7 @@ mod answer;
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 
 use crate::http::{NotWebSocket, Problem};
 use crate::program::Invalid;
@@ -20,7 +21,13 @@ pub enum ApiError {
     /// 409: another program has that name.
     Conflict {
         name: String,
+        /// The file that declares that program.
+        file: Option<String>,
     },
+    /// 400: mistakes in hxe.toml or in files that declare programs, one a line.
+    Configuration(String),
+    /// 409: only this file changes the program.
+    Declared(Arc<str>),
     /// 507.
     Disk(io::Error),
     /// 403: may not run as that user or group.
@@ -127,6 +134,8 @@ impl ApiError {
             | Refusal::Superseded
             | Refusal::WillNotEnd(_) => ApiError::InvalidState(refusal.to_string()),
             Refusal::StartFailed(reason) => ApiError::StartFailed(reason),
+            Refusal::Declared(file) => ApiError::Declared(file),
+            Refusal::Misdeclared(_) => ApiError::Configuration(refusal.to_string()),
             Refusal::NotFound => ApiError::no_program(id),
             Refusal::Invalid(invalid) => invalid.into(),
             Refusal::Forbidden(invalid) => ApiError::Forbidden(invalid),
@@ -145,7 +154,7 @@ impl From<Invalid> for ApiError {
 impl From<store::Error> for ApiError {
     fn from(error: store::Error) -> ApiError {
         match error {
-            store::Error::NameTaken { name } => ApiError::Conflict { name },
+            store::Error::NameTaken { name, file } => ApiError::Conflict { name, file },
             store::Error::NotFound { id } => ApiError::no_program(id.to_string()),
             store::Error::Disk(cause) => ApiError::Disk(cause),
             store::Error::Database(_) | store::Error::Locked | store::Error::Refused { .. } => {

@@ -120,6 +120,7 @@ impl Watcher {
                 origin,
             },
             id: run.id,
+            definition: run.definition,
             adopted,
         }
     }

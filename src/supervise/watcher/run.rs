@@ -37,7 +37,7 @@ impl Watcher {
         let snapshot = self.published.get();
         let settings = supervisor.settings();
         let program = &snapshot.program;
-        let identity = launch::identify(&program.definition, &settings)
+        let identity = launch::identify(&program.definition, &settings, program.declared.is_some())
             .map_err(|refusal| format!("finding its user: {refusal}"))?;
         let output = supervisor
             .logs
@@ -53,6 +53,7 @@ impl Watcher {
             last_restart: (self.machine.restarts() > 0).then_some(start_time),
             left_behind: Vec::new(),
         };
+        let started_with = program.definition.fingerprint();
         let mut traces = None;
         let result = launch::launch(
             &supervisor.base,
@@ -78,6 +79,7 @@ impl Watcher {
                     pid,
                     start_ticks,
                     id: run_id.clone(),
+                    definition: Some(started_with),
                 };
                 let record = last.record(self.machine.save(), Some(run));
                 supervisor.records.write(self.id, &record)?;
@@ -94,6 +96,7 @@ impl Watcher {
                     since: now,
                     id: run_id,
                     traces,
+                    definition: Some(started_with),
                     adopted: None,
                 });
                 Ok(pid)
@@ -183,6 +186,7 @@ impl Watcher {
             pid: run.pid,
             start_ticks: run.traces.start_ticks,
             id: run.id.clone(),
+            definition: run.definition,
         });
         let record = self.last.record(self.machine.save(), run);
         if self.recorded.as_ref() == Some(&record) {

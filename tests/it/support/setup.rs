@@ -46,12 +46,15 @@ impl Setup {
         };
         let path = |name| format!("{:?}", setup.path(name));
         let (state, run, log) = (path("state"), path("run"), path("log"));
+        // Not what is installed on the machine.
+        let include = path("programs.d/*.toml");
         setup
             .key("api", "listen", "\"127.0.0.1:0\"")
             .key("api", "rate_limit", "0")
             .key("storage", "state_dir", state)
             .key("storage", "run_dir", run)
             .key("storage", "log_dir", log)
+            .key("programs", "include", include)
     }
 
     /// Sets a key of hxe.toml; the value is written as TOML has it.
@@ -119,6 +122,41 @@ impl Setup {
     /// A path in the daemon's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
+    }
+
+    /// The file of this name that declares a program.
+    pub fn declared(&self, file: &str) -> PathBuf {
+        self.path("programs.d").join(file)
+    }
+
+    /// Writes a file that declares a program: the lines below `[program]`. It is there whole or not at all.
+    pub fn declare(&self, file: &str, lines: &str) -> PathBuf {
+        let path = self.declared(file);
+        let dir = self.path("programs.d");
+        fs::create_dir_all(&dir).expect("the directory can be written");
+        allow(&dir, 0o755);
+        let new = path.with_extension("new");
+        fs::write(&new, format!("[program]\n{lines}")).expect("the directory can be written");
+        allow(&new, 0o644);
+        if let Some(uid) = self.user {
+            for path in [&dir, &new] {
+                std::os::unix::fs::chown(path, Some(uid), Some(uid)).expect("we are root");
+            }
+        }
+        fs::rename(&new, &path).expect("the directory can be written");
+        path
+    }
+
+    /// Declares an enabled program that does nothing until it is ended.
+    pub fn declare_sleeper(&self, name: &str) -> PathBuf {
+        let lines =
+            format!("name = {name:?}\ncommand = \"/bin/sleep\"\nargs = \"1000\"\nenabled = true\n");
+        self.declare(&format!("{name}.toml"), &lines)
+    }
+
+    /// Removes a file that declares a program.
+    pub fn undeclare(&self, file: &str) {
+        fs::remove_file(self.declared(file)).expect("it is there");
     }
 
     /// Starts the daemon and waits until it can answer.
