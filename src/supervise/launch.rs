@@ -187,6 +187,7 @@ pub(super) fn launch(
         stdin: base.null.as_fd(),
         stdout: output[0].as_fd(),
         stderr: output[1].as_fd(),
+        cgroup: None,
     };
     spawn(&request, on_forked).map_err(|error| describe(&error, &request, definition, effective))
 }

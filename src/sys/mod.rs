@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod bell;
+mod clone;
 pub mod fault;
 pub mod process;
 pub mod procfs;

@@ -1,19 +1,30 @@
-//! Starting a program: fork, prepare, exec; a failing step is reported by name.
+//! Starting a program: a child in our memory (see `clone`), prepare, exec; a failing step is reported by name.
 //!
 //! Not `std::process::Command`: it cannot say which step failed, makes setgroups before setuid impossible, and waits by
 //! itself for a child whose exec failed. The order of steps keeps this promise: whenever the daemon dies, either
 //! the child has been told of to `on_forked` or it dies, too.
+//!
+//! The child takes on its program's user while it is in our memory, where that user could read and change what is ours,
+//! if he could look into the child: posix_spawn(3) leaves that out for such reasons. He cannot: we cannot be traced or
+//! dumped from before the first such child on (PR_SET_DUMPABLE), and that belongs to the memory. The kernel says so as
+//! well when a process changes its user, before it does. So neither ptrace nor `/proc/PID/mem` opens for anybody
+//! but root, and no signal makes a core of our memory. It stays so: switched back on for one child, it would be for
+//! all. What that user may do is to stop or kill the child, which holds up this one start, or ends it. User and groups are
+//! set by system call, for this process alone: the C library's functions would set them for all threads of ours.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Rlimit;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid};
 
-use super::process::{Pid, reap};
+use super::clone::{Child, Permit, Presence};
+use super::process::Pid;
 
 /// Size of the kernel's signal set: 64 signals, but on MIPS, which has 128. Source: rt_sigaction(2).
 const SIGNAL_SET_BYTES: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
@@ -22,7 +33,7 @@ const SIGNAL_SET_BYTES: usize = if cfg!(any(target_arch = "mips", target_arch = 
     8
 };
 
-/// What to start, and as whom. Everything is made before the fork: between fork and exec nothing may allocate.
+/// What to start, and as whom. Everything is made beforehand: the child may not allocate.
 pub struct Spawn<'a> {
     /// Tried in this order, as execvp(3) tries the entries of PATH.
     pub candidates: Vec<CString>,
@@ -37,6 +48,8 @@ pub struct Spawn<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
+    /// The directory of the cgroup to start in.
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// As whom a program runs.
@@ -114,76 +127,48 @@ pub fn spawn(
     let at = |step| move |source: io::Error| SpawnError { step, source };
     let argv = pointers(&spawn.argv);
     let environment = pointers(&spawn.environment);
-    let (mut failure, failed) = pipe().map_err(at(Step::Fork))?;
-    let (go, mut permit) = pipe().map_err(at(Step::Fork))?;
-    let child = Child {
+    let ids = spawn.identity.as_ref();
+    if ids.is_some() {
+        // See above. Only a process that may change its user comes here.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(|errno| at(Step::User)(errno.into()))?;
+    }
+    let preparation = Preparation {
         spawn,
         argv: &argv,
         environment: &environment,
-        parent: rustix::process::getpid().as_raw_nonzero().get(),
-        failed: failed.as_raw_fd(),
-        go: go.as_raw_fd(),
-        permit: permit.as_raw_fd(),
+        groups: ids
+            .map(|ids| ids.groups.iter().map(|gid| Gid::from_raw(*gid)).collect())
+            .unwrap_or_default(),
+        parent: rustix::process::getpid(),
+        presence: Presence::new(),
+        permit: Permit::new(),
+        failed: AtomicUsize::new(NOTHING_FAILED),
+        errno: AtomicI32::new(0),
     };
-
-    let pid = {
+    let mut child = {
         // A handler of ours that ran in the child would speak for the daemon: no signal arrives before they are reset.
         let _blocked = BlockedSignals::new();
-        // SAFETY: the child only makes async-signal-safe calls (`Child::run` allocates nothing, takes no lock) and
-        // never returns from it.
-        match unsafe { libc::fork() } {
-            -1 => return Err(at(Step::Fork)(io::Error::last_os_error())),
-            0 => child.run(),
-            pid => Pid::new(pid).expect("fork returns a pid above 0 to the parent"),
-        }
+        // SAFETY: `enter` keeps to the rules: see there. What is shared outlives the child, and is atomic where it changes.
+        unsafe { Child::start(enter, &preparation, &preparation.presence, spawn.cgroup) }
+            .map_err(at(Step::Fork))?
     };
-    drop(failed);
-    drop(go);
-
-    if let Err(source) = on_forked(pid).and_then(|()| permit.write_all(&[1])) {
-        wait_for(pid);
+    let pid = child.pid;
+    if let Err(source) = on_forked(pid) {
+        child.end();
         return Err(at(Step::Record)(source));
     }
-    drop(permit);
-    let mut report = Vec::new();
-    let read = failure.read_to_end(&mut report);
-    let error = match (read, report.as_slice()) {
-        (Ok(_), []) => return Ok(pid),
-        (_, [step, errno @ ..]) if errno.len() == 4 => SpawnError {
-            step: Step::ALL
-                .get(usize::from(*step))
-                .copied()
-                .unwrap_or(Step::Exec),
-            source: io::Error::from_raw_os_error(i32::from_ne_bytes([
-                errno[0], errno[1], errno[2], errno[3],
-            ])),
-        },
-        (Err(source), _) => at(Step::Exec)(source),
-        (Ok(_), _) => at(Step::Exec)(io::ErrorKind::InvalidData.into()),
+    preparation.permit.give();
+    child.wait_until_left();
+    let Some(step) = Step::ALL.get(preparation.failed.load(Ordering::Acquire)) else {
+        return Ok(pid);
     };
-    wait_for(pid);
-    Err(error)
+    child.end();
+    let errno = preparation.errno.load(Ordering::Acquire);
+    Err(at(*step)(io::Error::from_raw_os_error(errno)))
 }
 
-/// Ends a child that did not become its program.
-fn wait_for(pid: Pid) {
-    let _ = super::process::kill(pid, libc::SIGKILL);
-    let id = rustix::process::Pid::from_raw(pid.number()).expect("a Pid is above 0");
-    let until_ended =
-        rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-    // Whoever else reaps it: it is gone, and that is what is wanted.
-    let _ = rustix::io::retry_on_intr(|| {
-        rustix::process::waitid(rustix::process::WaitId::Pid(id), until_ended)
-    });
-    let _ = reap(pid);
-}
-
-fn pipe() -> io::Result<(std::fs::File, std::fs::File)> {
-    let (reader, writer): (OwnedFd, OwnedFd) = pipe_with(PipeFlags::CLOEXEC)?;
-    Ok((reader.into(), writer.into()))
-}
-
-/// What exec(2) takes: pointers to the strings, ended by a null one. Valid as long as `strings` is.
+/// Null-ended, as exec(2) takes them.
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings
         .iter()
@@ -217,121 +202,96 @@ impl Drop for BlockedSignals {
     }
 }
 
-/// The child's side, between fork and exec.
-struct Child<'a> {
+/// In place of a step.
+const NOTHING_FAILED: usize = usize::MAX;
+
+/// What the child does, and shares with its parent until it has become its program.
+struct Preparation<'a> {
     spawn: &'a Spawn<'a>,
     argv: &'a [*const libc::c_char],
     environment: &'a [*const libc::c_char],
-    parent: i32,
-    failed: i32,
-    go: i32,
-    /// The parent's end of `go`, which would keep it from ever ending.
-    permit: i32,
+    groups: Vec<Gid>,
+    parent: rustix::process::Pid,
+    presence: Presence,
+    /// Given once the child is on record.
+    permit: Permit,
+    /// The index of the step that failed, and why.
+    failed: AtomicUsize,
+    errno: AtomicI32,
 }
 
-impl Child<'_> {
-    /// Becomes the program, or says which step failed and ends. Async-signal-safe throughout.
-    fn run(&self) -> ! {
-        let (step, errno) = self.prepare_and_exec();
-        let mut report = [step as u8, 0, 0, 0, 0];
-        report[1..].copy_from_slice(&errno.to_ne_bytes());
-        // SAFETY: writes a local array to a descriptor of ours, then ends without running any destructor.
-        unsafe {
-            libc::write(self.failed, report.as_ptr().cast(), report.len());
-            libc::_exit(127)
-        }
-    }
+/// The child's first function. Until the permit is given it makes system calls by rustix, which reports their errors
+/// without errno, and others that cannot fail; from then on its parent looks at no errno before it has left.
+extern "C" fn enter(preparation: *mut c_void) -> c_int {
+    // SAFETY: the parent passes this, and keeps it until we have left its memory.
+    let preparation = unsafe { &*preparation.cast_const().cast::<Preparation>() };
+    preparation.presence.begin();
+    let (step, errno) = preparation.prepare_and_exec();
+    preparation
+        .errno
+        .store(errno.raw_os_error(), Ordering::Release);
+    preparation.failed.store(step as usize, Ordering::Release);
+    // SAFETY: ends this process without running any destructor: what is shared is its parent's.
+    unsafe { libc::_exit(127) }
+}
 
+impl Preparation<'_> {
     /// Returns only if a step failed.
-    fn prepare_and_exec(&self) -> (Step, i32) {
+    fn prepare_and_exec(&self) -> (Step, Errno) {
         match self.prepare() {
             Ok(()) => (Step::Exec, self.exec()),
             Err(failed) => failed,
         }
     }
 
-    fn prepare(&self) -> Result<(), (Step, i32)> {
+    fn prepare(&self) -> Result<(), (Step, Errno)> {
+        let at = |step| move |errno| (step, errno);
         let spawn = self.spawn;
-        // SAFETY: system calls on plain numbers, on strings and arrays made before the fork, and on locals.
-        unsafe {
-            // Until the parent has told of us, its death is ours.
-            check(
-                Step::Fork,
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL),
-            )?;
-            if libc::getppid() != self.parent {
-                libc::_exit(127);
-            }
-            check(Step::Session, libc::setsid())?;
-            // A descriptor that is its own target would keep its close-on-exec flag; ours are above 2 by then.
-            for (fd, target) in [(spawn.stdin, 0), (spawn.stdout, 1), (spawn.stderr, 2)] {
-                check(Step::Streams, libc::dup2(fd.as_raw_fd(), target))?;
-            }
-            let limit = libc::rlimit64 {
-                rlim_cur: spawn.open_files.current.unwrap_or(libc::RLIM64_INFINITY),
-                rlim_max: spawn.open_files.maximum.unwrap_or(libc::RLIM64_INFINITY),
-            };
-            check(
-                Step::Limits,
-                libc::setrlimit64(libc::RLIMIT_NOFILE, &raw const limit),
-            )?;
-            libc::umask(spawn.umask as libc::mode_t);
-
-            libc::close(self.permit);
-            let mut byte = 0u8;
-            // All signals are blocked, so this is not interrupted. No permit: the parent died or refused, there is no
-            // record of us, so there must be no process.
-            if libc::read(self.go, (&raw mut byte).cast(), 1) != 1 {
-                libc::_exit(127);
-            }
-            check(Step::Fork, libc::prctl(libc::PR_SET_PDEATHSIG, 0))?;
-
-            if let Some(ids) = &spawn.identity {
-                check(
-                    Step::Groups,
-                    libc::setgroups(ids.groups.len() as _, ids.groups.as_ptr()),
-                )?;
-                check(Step::Group, libc::setgid(ids.gid))?;
-                check(Step::User, libc::setuid(ids.uid))?;
-            }
-            // As the program's user: root's reach is not lent to it.
-            check(Step::Directory, libc::chdir(spawn.directory.as_ptr()))?;
-
-            // The kernel's struct sigaction, all zero: the default. By system call, as the C library hides two signals
-            // of its own, which who started us may have had ignored all the same.
-            let default = [0u64; 8];
-            for signal in 1..=64 {
-                // KILL and STOP cannot be set, and need not be.
-                libc::syscall(
-                    libc::SYS_rt_sigaction,
-                    signal,
-                    default.as_ptr(),
-                    std::ptr::null_mut::<u64>(),
-                    SIGNAL_SET_BYTES,
-                );
-            }
-            let mut none: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut none);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        // Until the parent has told of us, its death is ours.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(at(Step::Fork))?;
+        if rustix::process::getppid() != Some(self.parent) {
+            return Err((Step::Fork, Errno::SRCH));
         }
+        rustix::process::setsid().map_err(at(Step::Session))?;
+        // A descriptor that is its own target would keep its close-on-exec flag; ours are above 2 by then.
+        rustix::stdio::dup2_stdin(spawn.stdin).map_err(at(Step::Streams))?;
+        rustix::stdio::dup2_stdout(spawn.stdout).map_err(at(Step::Streams))?;
+        rustix::stdio::dup2_stderr(spawn.stderr).map_err(at(Step::Streams))?;
+        rustix::process::setrlimit(Resource::Nofile, spawn.open_files).map_err(at(Step::Limits))?;
+        rustix::process::umask(Mode::from_raw_mode(spawn.umask));
+
+        // If the parent dies or refuses, there is no record of us, and we are killed.
+        self.permit.wait();
+        rustix::process::set_parent_process_death_signal(None).map_err(at(Step::Fork))?;
+
+        if let Some(ids) = &spawn.identity {
+            rustix::thread::set_thread_groups(&self.groups).map_err(at(Step::Groups))?;
+            rustix::thread::set_thread_gid(Gid::from_raw(ids.gid)).map_err(at(Step::Group))?;
+            rustix::thread::set_thread_uid(Uid::from_raw(ids.uid)).map_err(at(Step::User))?;
+        }
+        // As the program's user: root's reach is not lent to it.
+        rustix::process::chdir(spawn.directory.as_c_str()).map_err(at(Step::Directory))?;
+        reset_signals();
         Ok(())
     }
 
     /// Tries the candidates as execvp(3) does; returns why none could be run.
-    fn exec(&self) -> i32 {
-        let mut failure = libc::ENOENT;
+    fn exec(&self) -> Errno {
+        let mut failure = Errno::NOENT;
         for candidate in &self.spawn.candidates {
             // SAFETY: a C string, and null-ended arrays of C strings that outlive the call.
-            unsafe {
+            let errno = unsafe {
                 libc::execve(
                     candidate.as_ptr(),
                     self.argv.as_ptr(),
                     self.environment.as_ptr(),
                 );
-            }
-            match errno() {
-                libc::ENOENT | libc::ENOTDIR => {}
-                libc::EACCES => failure = libc::EACCES,
+                Errno::from_raw_os_error(*libc::__errno_location())
+            };
+            match errno {
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => failure = Errno::ACCESS,
                 other => return other,
             }
         }
@@ -339,16 +299,24 @@ impl Child<'_> {
     }
 }
 
-fn check(step: Step, result: i32) -> Result<(), (Step, i32)> {
-    if result == -1 {
-        Err((step, errno()))
-    } else {
-        Ok(())
+/// Every signal does what it does by default, and none is blocked.
+fn reset_signals() {
+    // The kernel's struct sigaction, all zero: the default. By system call, as the C library hides two signals of its
+    // own, which who started us may have had ignored all the same.
+    let default = [0u64; 8];
+    for signal in 1..=64 {
+        // SAFETY: plain numbers and a local. KILL and STOP cannot be set, and need not be.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SIGNAL_SET_BYTES,
+            );
+        }
     }
-}
-
-fn errno() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    super::signals::unblock_all();
 }
 
 /// The string as exec(2) takes it.
@@ -368,6 +336,7 @@ pub fn exists(path: &CStr) -> bool {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::io::Read;
     use std::os::fd::AsFd;
 
     fn strings(texts: &[&str]) -> Vec<CString> {
@@ -379,7 +348,7 @@ mod tests {
         // Whoever runs the tests may have left something open.
         super::super::background::keep_inherited();
         let null = File::open("/dev/null").unwrap();
-        let (mut reader, writer) = pipe().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
         let request = Spawn {
             candidates: strings(command),
             argv: strings(&["sh", "-c", script]),
@@ -391,14 +360,32 @@ mod tests {
             stdin: null.as_fd(),
             stdout: writer.as_fd(),
             stderr: writer.as_fd(),
+            cgroup: None,
         };
         let pid = spawn(&request, |_| Ok(()))?;
         drop(request);
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).unwrap();
-        wait_for(pid);
+        super::super::clone::kill_and_reap(pid);
         Ok((pid, output))
+    }
+
+    /// A shell that ends at once.
+    fn plain(null: &File) -> Spawn<'_> {
+        Spawn {
+            candidates: strings(&["/bin/sh"]),
+            argv: strings(&["sh"]),
+            environment: Vec::new(),
+            directory: c_string("/").unwrap(),
+            umask: 0,
+            identity: None,
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile),
+            stdin: null.as_fd(),
+            stdout: null.as_fd(),
+            stderr: null.as_fd(),
+            cgroup: None,
+        }
     }
 
     #[test]
@@ -437,18 +424,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_the_child_before_it_runs() {
         let null = File::open("/dev/null").unwrap();
-        let request = Spawn {
-            candidates: strings(&["/bin/sh"]),
-            argv: strings(&["sh"]),
-            environment: Vec::new(),
-            directory: c_string("/").unwrap(),
-            umask: 0,
-            identity: None,
-            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile),
-            stdin: null.as_fd(),
-            stdout: null.as_fd(),
-            stderr: null.as_fd(),
-        };
+        let request = plain(&null);
         let mut told = None;
         let error = spawn(&request, |pid| {
             told = Some(pid);
@@ -456,6 +432,36 @@ mod tests {
         })
         .unwrap_err();
         assert_eq!(error.step, Step::Record);
+        let stat = super::super::procfs::stat(told.unwrap().number());
+        assert_eq!(stat.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_child_that_is_killed_before_it_runs_holds_up_nobody() {
+        let null = File::open("/dev/null").unwrap();
+        let request = plain(&null);
+        for _ in 0..20 {
+            // Its watcher sees its end, as that of one that ran.
+            let pid = spawn(&request, |pid| {
+                super::super::process::kill(pid, libc::SIGKILL)
+            })
+            .unwrap();
+            super::super::clone::kill_and_reap(pid);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_parent_ends_the_child_before_its_memory_goes() {
+        let null = File::open("/dev/null").unwrap();
+        let request = plain(&null);
+        let mut told = None;
+        let started = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            spawn(&request, |pid| {
+                told = Some(pid);
+                panic!("as a bug would have it")
+            })
+        }));
+        assert!(started.is_err());
         let stat = super::super::procfs::stat(told.unwrap().number());
         assert_eq!(stat.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
