@@ -23,6 +23,8 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+#[doc(hidden)]
+pub mod example;
 pub mod guardian;
 pub mod http;
 pub mod logs;

@@ -24,6 +24,20 @@ pub struct ListFilter<'a> {
 impl Client {
     /// `POST /auth/login`: gets a token, and sends it from now on.
     ///
+    /// ```standalone_crate
+    /// # let daemon = hxe::example::daemon()?;
+    /// # let address = &daemon.address;
+    /// use hxe::client::{Client, Error};
+    ///
+    /// let client = Client::new(address)?; // "http://localhost:8080"
+    /// assert!(matches!(client.login("admin", "wrong"), Err(Error::Unauthorized(_))));
+    /// let token = client.login("admin", "password")?;
+    /// println!("good until {}", token.expires_at);
+    /// println!("{} programs run", client.system_metrics()?.running);
+    /// client.logout()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Unauthorized`]: wrong credentials.
     pub fn login(&self, username: &str, password: &str) -> Result<Token, Error> {
@@ -183,6 +197,24 @@ impl Client {
 
     /// The same with `follow=true`: then each new entry as it is written. Dropped, it ends.
     ///
+    /// ```standalone_crate
+    /// # let daemon = hxe::example::daemon()?;
+    /// # let client = hxe::client::Client::local(&daemon.socket);
+    /// use hxe::client::{Definition, LogFilter};
+    ///
+    /// client.create(&Definition { args: "done".to_owned(), ..Definition::new("job", "echo") })?;
+    /// let entries = client.follow("job", &LogFilter { levels: &["info"], ..Default::default() })?;
+    /// client.start("job")?;
+    /// for entry in entries {
+    ///     let entry = entry?;
+    ///     if entry.stream == "stdout" {
+    ///         assert_eq!(entry.message, "done");
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As for [`logs`](Client::logs).
     pub fn follow(&self, program: &str, filter: &LogFilter) -> Result<Entries, Error> {
@@ -216,6 +248,20 @@ impl Client {
 
     /// `GET /ws`: events of these kinds (`program.*`, `program.error`, `log.new`) of these programs (ids or names); none:
     /// all. Once it is there nothing is missed.
+    ///
+    /// ```standalone_crate
+    /// # let daemon = hxe::example::daemon()?;
+    /// # let client = hxe::client::Client::local(&daemon.socket);
+    /// use hxe::client::Definition;
+    ///
+    /// client.create(&Definition { args: "1000".to_owned(), ..Definition::new("job", "sleep") })?;
+    /// let mut events = client.events(&["program.*"], &["job"])?;
+    /// client.start("job")?;
+    /// let event = events.next().expect("it is open")?;
+    /// assert_eq!(event.kind, "program.started");
+    /// assert_eq!(event.data["name"], "job");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Closed`] with code 4401: the token is not good.

@@ -4,6 +4,33 @@
 //! it, and each request takes a connection that is idle or opens one. Nothing that changes something is sent twice: where
 //! the connection breaks, [`Error::Lost`] leaves to the caller whether to look first.
 //!
+//! ```standalone_crate
+//! # let daemon = hxe::example::daemon()?;
+//! # let socket = &daemon.socket;
+//! use hxe::client::{Client, Definition, Error, ListFilter, LogFilter};
+//!
+//! let client = Client::local(socket); // "/run/hxe/hxe.sock"
+//! client.create(&Definition {
+//!     args: "-c 'echo ready; exec sleep 1000'".to_owned(),
+//!     auto_restart: true,
+//!     ..Definition::new("web", "/bin/sh")
+//! })?;
+//! let started = client.start("web")?;
+//! assert_eq!(started.status, "running");
+//! assert!(matches!(client.start("web"), Err(Error::InvalidState(_))));
+//!
+//! for program in client.list(&ListFilter::default())? {
+//!     println!("{} {} {:?}", program.name(), program.state, program.pid);
+//! }
+//! for entry in client.logs("web", &LogFilter::default())? {
+//!     println!("{}", entry?.message);
+//! }
+//! client.stop("web", false)?;
+//! client.delete("web")?;
+//! assert!(matches!(client.get("web"), Err(Error::NotFound(_))));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! `place` is where the daemon is, `socket` a socket with a deadline, `connection` HTTP over it, `endpoints` the methods,
 //! `entries` and `events` what comes piece by piece, `wire` what answers hold. The client sees no other room.
 
