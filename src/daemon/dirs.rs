@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as open_file};
 
 use crate::config::Storage;
+use crate::report;
 use crate::sys;
 use crate::sys::procfs;
 
@@ -42,6 +43,14 @@ pub(super) enum DirError {
     },
 }
 
+impl DirError {
+    /// Whether it is missing and cannot be made, as its file system cannot be written.
+    fn is_read_only(&self) -> bool {
+        let read_only = io::ErrorKind::ReadOnlyFilesystem;
+        matches!(self, DirError::Io { what: "made", source, .. } if source.kind() == read_only)
+    }
+}
+
 fn holder(pid: Option<i32>) -> String {
     pid.map(|pid| format!(", process {pid},"))
         .unwrap_or_default()
@@ -49,12 +58,23 @@ fn holder(pid: Option<i32>) -> String {
 
 /// The open and locked directories.
 pub(super) struct Directories {
-    _state: OwnedFd,
+    /// Not there where it is missing on a file system that cannot be written.
+    state: Option<OwnedFd>,
     run: OwnedFd,
     log: OwnedFd,
 }
 
 impl Directories {
+    /// `state_dir`, if there is one.
+    pub(super) fn state_dir<'a>(&self, storage: &'a Storage) -> Option<&'a Path> {
+        self.state.is_some().then_some(storage.state_dir.as_path())
+    }
+
+    /// The directory that the database is in, at least for this boot.
+    pub(super) fn kept_in<'a>(&self, storage: &'a Storage) -> &'a Path {
+        self.state_dir(storage).unwrap_or(&storage.run_dir)
+    }
+
     /// A further descriptor of `run_dir`.
     pub(super) fn run(&self) -> io::Result<OwnedFd> {
         self.run.try_clone()
@@ -71,21 +91,32 @@ impl Directories {
 /// # Errors
 /// The first directory that cannot be used, with the reason.
 pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
-    let state = open_one("state_dir", &storage.state_dir, 0o700)?;
+    let state = match open_one("state_dir", &storage.state_dir, 0o700) {
+        Err(error) if error.is_read_only() => {
+            report::warn(format_args!(
+                "{error}: programs that files declare run, and no others can be made"
+            ));
+            None
+        }
+        state => Some(state?),
+    };
     let run = open_one("run_dir", &storage.run_dir, 0o711)?;
     let log = open_one("log_dir", &storage.log_dir, 0o750)?;
-    lock("state_dir", &storage.state_dir, &state)?;
-    if !same_file(state.as_fd(), run.as_fd()) {
+    let is_state = |other: &OwnedFd| {
+        state
+            .as_ref()
+            .is_some_and(|state| same_file(state.as_fd(), other.as_fd()))
+    };
+    if let Some(state) = &state {
+        lock("state_dir", &storage.state_dir, state)?;
+    }
+    if !is_state(&run) {
         lock("run_dir", &storage.run_dir, &run)?;
     }
-    if !same_file(state.as_fd(), log.as_fd()) && !same_file(run.as_fd(), log.as_fd()) {
+    if !is_state(&log) && !same_file(run.as_fd(), log.as_fd()) {
         lock("log_dir", &storage.log_dir, &log)?;
     }
-    Ok(Directories {
-        _state: state,
-        run,
-        log,
-    })
+    Ok(Directories { state, run, log })
 }
 
 /// Whether two descriptors are of the same file.

@@ -11,13 +11,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::config::Config;
+use crate::config::{Config, Storage};
 use crate::guardian::Link;
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
@@ -185,7 +185,7 @@ impl Daemon {
         for name in left.keys() {
             link.forget(name);
         }
-        let store = Arc::new(open_store(&config.storage.state_dir)?);
+        let store = Arc::new(open_store(&directories, &config.storage)?);
         let children = Arc::new(Children::default());
         let requests = signals::start(caught, Arc::clone(&children))
             .map_err(system("a thread cannot be started"))?;
@@ -224,7 +224,7 @@ impl Daemon {
             Arc::clone(&supervisor),
             Arc::clone(&logs),
             store,
-            config.storage.state_dir.clone(),
+            directories.kept_in(&config.storage).to_owned(),
         )
         .map_err(in_store)?;
         let api = Arc::new(api);
@@ -343,16 +343,16 @@ fn supervision(config: &Config) -> supervise::Settings {
 }
 
 /// Opens the store; a lock on it is waited for, as a child of an ended daemon can hold it until it execs.
-fn open_store(state_dir: &Path) -> Result<Store, StartError> {
+fn open_store(directories: &dirs::Directories, storage: &Storage) -> Result<Store, StartError> {
     let end = Instant::now() + Duration::from_secs(3);
     loop {
-        match Store::open(state_dir) {
+        match Store::open_or_borrow(directories.state_dir(storage), &storage.run_dir) {
             Err(store::Error::Locked) if Instant::now() < end => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(source) => {
                 return Err(StartError::Store {
-                    dir: state_dir.to_owned(),
+                    dir: storage.state_dir.clone(),
                     source,
                 });
             }

@@ -18,7 +18,7 @@ use super::Error;
 use crate::clock::Timestamp;
 use crate::report;
 
-const NAME: &str = "hxe.redb";
+pub(super) const NAME: &str = "hxe.redb";
 /// A new database until it is whole: made on a full disk, it would be a file that never opens again.
 const NEW_NAME: &str = "hxe.redb.new";
 /// Some thousand programs fit; redb's own default is 1 GiB.
@@ -59,7 +59,7 @@ impl Open {
 /// Opens the database of `state_dir`; makes one where there is none, or where it is damaged, which is moved aside.
 pub(super) fn open_or_create(state_dir: &Path) -> Result<Open, Error> {
     let dir = open_dir(state_dir)?;
-    let Some(file) = open_file(&dir, state_dir)? else {
+    let Some(file) = open_file(&dir, state_dir, OFlags::RDWR)? else {
         return create(&dir);
     };
     match open_database(file) {
@@ -78,8 +78,35 @@ pub(super) fn open_or_create(state_dir: &Path) -> Result<Open, Error> {
 /// Opens the database again after a failure. Nothing is made or moved: the daemon's programs are those of this file.
 pub(super) fn reopen(state_dir: &Path) -> Result<Open, Error> {
     let dir = open_dir(state_dir)?;
-    let file = open_file(&dir, state_dir)?.ok_or_else(|| Error::Disk(Errno::NOENT.into()))?;
+    let file = open_file(&dir, state_dir, OFlags::RDWR)?
+        .ok_or_else(|| Error::Disk(Errno::NOENT.into()))?;
     open_database(file)
+}
+
+/// Whether there is a database.
+pub(super) fn is_there(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir.join(NAME)).is_ok()
+}
+
+/// Copies the database of `from`, if there is one, to `to`, where there is none.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let Some(mut old) = open_file(&open_dir(from)?, from, OFlags::RDONLY)? else {
+        return Ok(());
+    };
+    let dir = open_dir(to)?;
+    match rustix::fs::unlinkat(&dir, NEW_NAME, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(disk(error)),
+    }
+    let mut new = new_file(&dir)?;
+    io::copy(&mut old, &mut new).map_err(Error::Disk)?;
+    rustix::fs::renameat(&dir, NEW_NAME, &dir, NAME).map_err(disk)
+}
+
+fn new_file(dir: &OwnedFd) -> Result<File, Error> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, NEW_NAME, flags, Mode::RUSR | Mode::WUSR);
+    file.map(File::from).map_err(disk)
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
@@ -88,13 +115,13 @@ fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 /// Opens the file, `None` if there is none.
-fn open_file(dir: &OwnedFd, state_dir: &Path) -> Result<Option<File>, Error> {
+fn open_file(dir: &OwnedFd, state_dir: &Path, how: OFlags) -> Result<Option<File>, Error> {
     let refused = |what| Error::Refused {
         path: state_dir.join(NAME),
         what,
     };
     // Non-blocking, so that a FIFO in its place holds nobody up; a regular file does not care.
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(dir, NAME, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::NOENT) => return Ok(None),
@@ -143,10 +170,7 @@ fn create(dir: &OwnedFd) -> Result<Open, Error> {
 }
 
 fn create_and_rename(dir: &OwnedFd) -> Result<Open, Error> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(
-        rustix::fs::openat(dir, NEW_NAME, flags, Mode::RUSR | Mode::WUSR).map_err(disk)?,
-    );
+    let file = new_file(dir)?;
     let metadata = file.metadata().map_err(Error::Disk)?;
     let database = build(file)?;
     super::make_tables(&database)?;

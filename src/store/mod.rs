@@ -4,6 +4,7 @@
 //! written here. Knows the domain, not how programs run, and never moves a file aside while the daemon runs: that is
 //! for the start alone. Called by `supervise` (programs) and `api` (tokens), from any of their threads.
 
+mod borrowed;
 mod file;
 mod programs;
 mod record;
@@ -91,7 +92,10 @@ const REVOKED: TableDefinition<&str, &[u8]> = TableDefinition::new("revoked");
 
 /// The open database.
 pub struct Store {
-    state_dir: PathBuf,
+    /// Where the database is: `state_dir`, or `run_dir` if it is borrowed.
+    dir: PathBuf,
+    /// It is there after the next boot, too.
+    lasting: bool,
     /// `None` after a failure: the next operation opens the file anew, as redb refuses all work after a failed write.
     /// One lock for all, as reads happen at the start only and writers would wait for each other anyway.
     open: Mutex<Option<file::Open>>,
@@ -105,7 +109,8 @@ impl Store {
     pub fn open(state_dir: &Path) -> Result<Store, Error> {
         let open = file::open_or_create(state_dir)?;
         Ok(Store {
-            state_dir: state_dir.to_owned(),
+            dir: state_dir.to_owned(),
+            lasting: true,
             open: Mutex::new(Some(open)),
         })
     }
@@ -123,7 +128,7 @@ impl Store {
     fn write<T>(&self, op: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
         self.run(|open| {
             // What is written to a file without a name is gone with this process.
-            open.check_in_place(&self.state_dir)?;
+            open.check_in_place(&self.dir)?;
             let transaction = open.database.begin_write()?;
             // Dropped without a commit, a transaction changes nothing.
             let done = op(&transaction)?;
@@ -138,7 +143,7 @@ impl Store {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let open = match slot.take() {
             Some(open) => open,
-            None => file::reopen(&self.state_dir)?,
+            None => file::reopen(&self.dir)?,
         };
         let outcome = caught(|| op(&open));
         match outcome {

@@ -11,7 +11,7 @@ use crate::report;
 
 /// In `META`: the number of the next program, u32, little-endian. Kept apart from the programs, so that the number of
 /// the last one is not used again after it was deleted.
-const NEXT_ID: &str = "next_id";
+pub(super) const NEXT_ID: &str = "next_id";
 
 impl Store {
     /// All programs, in order of id. Records that cannot be understood are said, passed over and kept.
@@ -38,7 +38,7 @@ impl Store {
     /// # Errors
     /// `NameTaken`, or the store failed.
     pub fn create(&self, definition: Definition, now: Timestamp) -> Result<Program, Error> {
-        self.write(|transaction| {
+        self.write_for_good(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
             check_name(&table, &definition.name, None)?;
@@ -124,7 +124,7 @@ impl Store {
         definition: Definition,
         now: Timestamp,
     ) -> Result<Program, Error> {
-        self.write(|transaction| {
+        self.write_for_good(|transaction| {
             let mut table = transaction.open_table(PROGRAMS)?;
             let old = get(&table, id)?;
             check_name(&table, &definition.name, Some(id))?;
@@ -146,7 +146,7 @@ impl Store {
     /// # Errors
     /// `NotFound`, or the store failed.
     pub fn delete(&self, id: ProgramId) -> Result<(), Error> {
-        self.write(|transaction| {
+        self.write_for_good(|transaction| {
             let mut table = transaction.open_table(PROGRAMS)?;
             get(&table, id)?;
             table.remove(id.0)?;
@@ -200,7 +200,7 @@ fn take_id(meta: &mut Table<&str, &[u8]>, programs: &Programs) -> Result<Program
 }
 
 /// The counter, or what follows the last program if the counter is missing or behind.
-fn next_number(meta: &Table<&str, &[u8]>, programs: &Programs) -> Result<u32, Error> {
+pub(super) fn next_number(meta: &Table<&str, &[u8]>, programs: &Programs) -> Result<u32, Error> {
     let counter = meta
         .get(NEXT_ID)?
         .and_then(|value| value.value().try_into().map(u32::from_le_bytes).ok());

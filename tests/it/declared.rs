@@ -332,3 +332,96 @@ fn two_hundred_declared_programs_take_one_commit_and_a_reload_none() {
         before
     );
 }
+
+/// Lets the directory of an ordinary user, as root may write everywhere, be written or not.
+fn with_read_only_state(setup: &Setup, read_only: bool) {
+    let (dir, file) = match read_only {
+        true => (0o500, 0o400),
+        false => (0o700, 0o600),
+    };
+    let mode = |path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("we are root");
+    };
+    let state = setup.path("state");
+    if !state.exists() {
+        fs::create_dir(&state).expect("the directory can be written");
+        std::os::unix::fs::chown(&state, Some(1234), Some(1234)).expect("we are root");
+    }
+    mode(&state, dir);
+    if state.join("hxe.redb").exists() {
+        mode(&state.join("hxe.redb"), file);
+    }
+}
+
+#[test]
+fn declared_programs_need_no_state_dir_that_can_be_written() {
+    if !need_root() {
+        return;
+    }
+    let setup = Setup::new().user(1234);
+    with_read_only_state(&setup, true);
+    setup.declare_sleeper("b");
+    let mut daemon = setup.start();
+    let b = running(&daemon, "b").get();
+    daemon
+        .try_create(&sleeper("x"))
+        .error(507, "insufficient_storage");
+    // Before b in order of files, so that only what is kept tells them apart.
+    setup.declare_sleeper("a");
+    daemon.post("/api/reload", "").ok(200);
+    let a = running(&daemon, "a").get();
+    daemon.kill();
+    let mut daemon = daemon.succeed();
+    for (name, before) in [("a", &a), ("b", &b)] {
+        let after = daemon.program(name).get();
+        assert_eq!(
+            (&after["id"], &after["pid"]),
+            (&before["id"], &before["pid"])
+        );
+    }
+    // And when it can be written again, without a boot in between.
+    daemon.kill();
+    with_read_only_state(&setup, false);
+    let daemon = daemon.succeed();
+    for (name, before) in [("a", &a), ("b", &b)] {
+        let after = daemon.program(name).get();
+        assert_eq!(
+            (&after["id"], &after["pid"]),
+            (&before["id"], &before["pid"])
+        );
+    }
+    let x = daemon.create(&sleeper("x")).id;
+    assert!(a["id"] != x.as_str() && b["id"] != x.as_str());
+    assert!(!setup.path("run/hxe.redb").exists());
+}
+
+#[test]
+fn what_a_state_dir_holds_that_cannot_be_written_is_run_and_not_changed() {
+    if !need_root() {
+        return;
+    }
+    let setup = Setup::new().user(1234);
+    let mut daemon = setup.start();
+    let id = daemon.create(&sleeper("api").with("enabled", true)).id;
+    assert_eq!(daemon.stop(), Some(0));
+    with_read_only_state(&setup, true);
+    let before = fs::read(setup.path("state/hxe.redb")).expect("we are root");
+    setup.declare_sleeper("a");
+    let daemon = daemon.succeed();
+    let program = daemon.program(&id);
+    program.reaches("running");
+    running(&daemon, "a");
+    let definition = program.get();
+    daemon
+        .put(&program.path(""), &definition)
+        .error(507, "insufficient_storage");
+    program.post("disable").error(507, "insufficient_storage");
+    program.stopped();
+    daemon
+        .delete(&program.path(""))
+        .error(507, "insufficient_storage");
+    assert_eq!(
+        fs::read(setup.path("state/hxe.redb")).expect("we are root"),
+        before
+    );
+}
