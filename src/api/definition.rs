@@ -10,7 +10,7 @@ use crate::program::{Definition, MaxRestarts, ProgramId, RestartPolicy, Signal};
 
 /// Fields of a body: first those that are taken, then those that answers add, which are let through so that an answer,
 /// edited, can be sent back.
-const FIELDS: &[&str] = &[
+pub const FIELDS: &[&str] = &[
     "name",
     "description",
     "command",

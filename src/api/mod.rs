@@ -16,6 +16,8 @@ mod host;
 mod lane;
 mod live;
 mod logs;
+#[cfg(test)]
+mod manual;
 mod metrics;
 mod origin;
 mod password;

@@ -140,6 +140,8 @@ pub struct Program {
     pub start_time: Option<String>,
     pub created_at: String,
     pub updated_at: String,
+    /// The file that declares it, and alone changes it.
+    pub declared: Option<String>,
     /// As it came.
     pub json: Value,
 }
@@ -157,6 +159,7 @@ impl Program {
             start_time: json["start_time"].as_str().map(str::to_owned),
             created_at: text(&json["created_at"]),
             updated_at: text(&json["updated_at"]),
+            declared: json["declared"].as_str().map(str::to_owned),
             json,
         }
     }
