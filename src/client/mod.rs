@@ -112,7 +112,8 @@ impl Client {
     }
 
     /// Waits for connecting and for each answer no longer than this, also where a program is stopped. Without it these are
-    /// waited for as long as a `stop_timeout` can be, 24 hours, and all others 30 seconds.
+    /// waited for as long as a `stop_timeout` can be, 24 hours, and all others 30 seconds. What is not bounded is the time that
+    /// the system takes to look up the name of a host.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = Some(timeout);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hxe::client::{Client, Definition, Error, ListFilter, LogFilter};
 
-use crate::support::{Daemon, PATIENCE};
+use crate::support::{Daemon, PATIENCE, Setup};
 
 fn client(daemon: &Daemon) -> Client {
     let client = Client::new(&format!("http://{}", daemon.address)).expect("that is an address");
@@ -167,6 +167,29 @@ fn refusals_name_the_field() {
         client.create(&talker("a")),
         Err(Error::Conflict(_))
     ));
+}
+
+#[test]
+fn a_declared_program_comes_with_a_reload_and_changes_only_by_its_file() {
+    let setup = Setup::new();
+    let include = format!("{:?}", setup.declared("*.toml"));
+    let setup = setup.key("programs", "include", include);
+    let daemon = setup.start();
+    let client = client(&daemon);
+    let file = setup.declare("a.toml", "name = \"a\"\ncommand = \"/bin/true\"\n");
+    let reloaded = client.reload().unwrap();
+    assert_eq!(reloaded["added"][0]["name"], "a", "{reloaded}");
+    let program = client.get("a").unwrap();
+    assert_eq!(program.declared.as_deref(), file.to_str());
+    assert!(matches!(client.delete("a"), Err(Error::Conflict(_))));
+
+    setup.declare("a.toml", "name = 3\n");
+    let error = client.reload().unwrap_err();
+    let refusal = error.refusal().unwrap();
+    assert_eq!(refusal.status, 400);
+    let issue = refusal.issue.as_deref().unwrap();
+    assert!(issue.contains("a.toml:2"), "{issue}");
+    client.get("a").unwrap();
 }
 
 #[test]
