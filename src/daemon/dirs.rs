@@ -14,8 +14,11 @@ use crate::report;
 use crate::sys;
 use crate::sys::procfs;
 
-/// How long to wait for a lock whose holder has died: a child of it that has not yet become its program holds it.
+/// How long to wait for a lock whose holder is on its way out, or has died: a child of it that has not yet become its
+/// program holds it, too.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a holder must look alive to be taken for that: one that was just killed may have to wait for a CPU to die on.
+const ALIVE_FOR: Duration = Duration::from_millis(200);
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -175,14 +178,16 @@ fn open_one(key: &'static str, path: &Path, mode: u32) -> Result<OwnedFd, DirErr
 }
 
 fn lock(key: &'static str, path: &Path, directory: &OwnedFd) -> Result<(), DirError> {
-    let end = Instant::now() + PATIENCE;
+    let began = Instant::now();
     loop {
         match flock(directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
             Err(rustix::io::Errno::WOULDBLOCK) => {
+                // None is named where that has died, or has just let go.
                 let holder = lock_holder(directory);
                 let main = holder.and_then(main_process);
-                if holder.is_none() || main.is_some() || Instant::now() >= end {
+                let patience = if main.is_some() { ALIVE_FOR } else { PATIENCE };
+                if began.elapsed() >= patience {
                     return Err(DirError::Held {
                         key,
                         path: path.to_owned(),

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -12,6 +13,9 @@ use super::{StartError, dirs};
 use crate::guardian::{LISTENER, Link};
 use crate::http;
 use crate::report;
+
+/// How long to wait for a port that is taken. The locks on the directories have been waited for before.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens the listening sockets, or takes those that an earlier daemon `left`: clients may be waiting in them.
 pub(super) fn open(
@@ -26,7 +30,7 @@ pub(super) fn open(
             listeners.push(TcpListener::from(socket));
             continue;
         }
-        match http::bind(*address) {
+        match bind(*address) {
             Ok(listener) => {
                 link.keep(&name, listener.as_fd());
                 listeners.push(listener);
@@ -46,6 +50,19 @@ pub(super) fn open(
         Err(StartError::NoAddress)
     } else {
         Ok(listeners)
+    }
+}
+
+/// Listens on an address; one that is taken is waited for, as a daemon that is dying may not have let go of it yet.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match http::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound,
+        }
     }
 }
 

@@ -37,9 +37,9 @@ pub(super) const KILL: i32 = Signal::KILL.as_raw();
 pub(super) const USR2: i32 = Signal::USR2.as_raw();
 const CHLD: i32 = Signal::CHILD.as_raw();
 
-/// Longest wait before a daemon is started again that has served: its clients are waiting.
+/// Longest wait before a daemon is started again that has served or was killed: its clients are waiting.
 const LONGEST_ABSENCE: Duration = Duration::from_millis(500);
-/// The same for one that fails before it serves: what keeps it from that may last.
+/// The same for one that gives up before it serves: what keeps it from that may last.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// First wait, doubled each time in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -373,7 +373,8 @@ impl Guardian {
             ));
             return Some(ExitCode::from(code));
         }
-        if served.is_some() {
+        // One that was killed did not fail at what it was told to do.
+        if served.is_some() || matches!(status, ExitStatus::Signal(_)) {
             self.start_at = self.start_at.min(BootTime::now() + LONGEST_ABSENCE);
         }
         None
