@@ -153,6 +153,29 @@ impl Store {
             Ok(())
         })
     }
+
+    /// Keeps ids up to this one from being given to new programs: they were given before, in a database that is lost.
+    /// Writes nothing where that is so anyway.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn reserve(&self, last: ProgramId) -> Result<(), Error> {
+        let next = self.read(|transaction| {
+            next_number(
+                &transaction.open_table(META)?,
+                &transaction.open_table(PROGRAMS)?,
+            )
+        })?;
+        let after = last.0.saturating_add(1);
+        if next >= after {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
+            Ok(())
+        })
+    }
 }
 
 type Programs<'t> = Table<'t, u32, &'static [u8]>;
@@ -200,7 +223,10 @@ fn take_id(meta: &mut Table<&str, &[u8]>, programs: &Programs) -> Result<Program
 }
 
 /// The counter, or what follows the last program if the counter is missing or behind.
-pub(super) fn next_number(meta: &Table<&str, &[u8]>, programs: &Programs) -> Result<u32, Error> {
+pub(super) fn next_number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    programs: &impl ReadableTable<u32, &'static [u8]>,
+) -> Result<u32, Error> {
     let counter = meta
         .get(NEXT_ID)?
         .and_then(|value| value.value().try_into().map(u32::from_le_bytes).ok());

@@ -39,12 +39,13 @@ pub(super) struct Adopted {
 }
 
 impl Adopted {
-    /// Finds the process that was recorded; `None` if it is gone, ended or not.
+    /// Finds the process that was recorded; `None` if it is gone, ended or not, and if it is none that hxe starts.
     pub(super) fn find(pid: Pid, start_ticks: u64) -> Option<Adopted> {
         let pidfd = process::open_pidfd(pid).ok()?;
         // The descriptor names whoever has the number now: this must be the one.
         let stat = procfs::stat(pid.number()).ok()?;
-        (stat.start_ticks == start_ticks).then_some(Adopted {
+        let is_it = stat.start_ticks == start_ticks && leads_its_session(&stat);
+        is_it.then_some(Adopted {
             pid,
             start_ticks,
             pidfd,
@@ -79,6 +80,16 @@ impl Adopted {
             .ok()
             .filter(|stat| stat.start_ticks == self.start_ticks && stat.is_zombie())
     }
+}
+
+/// Whether a process leads a session, as a program's first process does and never ceases to. Not so init, who may do the
+/// same, nor this process and its guardian, whatever a record says.
+fn leads_its_session(stat: &procfs::Stat) -> bool {
+    const INIT: i32 = 1;
+    let own = procfs::stat(Pid::own().number());
+    stat.session == stat.pid
+        && stat.pid != INIT
+        && own.is_ok_and(|own| ![own.pid, own.ppid].contains(&stat.pid))
 }
 
 /// Who is to be woken by the end of which adopted process.

@@ -202,7 +202,7 @@ fn is_being_started(stat: &Stat) -> bool {
 }
 
 /// Kills this very process, not one that has its number by now.
-fn kill_exactly(victim: &Stat) -> io::Result<()> {
+pub(super) fn kill_exactly(victim: &Stat) -> io::Result<()> {
     let Some(pid) = Pid::new(victim.pid) else {
         return Ok(());
     };

@@ -174,6 +174,11 @@ impl<R> Machine<R> {
                 self.state
             }
             (State::Stopped, Event::Autostart) => self.spawn(Origin::Autostart, &mut out),
+            // An earlier daemon was stopping it for its own end, and died over it.
+            (State::Stopping { .. }, Event::Autostart) => {
+                self.goal = Goal::Up;
+                self.state
+            }
 
             // A stop that is asked for.
             (State::Stopped | State::Exited | State::Failed, Event::Stop { caller, .. }) => {

@@ -12,6 +12,7 @@ mod record;
 pub mod signals;
 mod supervisor;
 mod telling;
+mod unrecorded;
 mod watcher;
 
 pub use events::{Event, Kind, Listener};

@@ -8,10 +8,10 @@
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::str::FromStr;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Exit;
@@ -40,6 +40,8 @@ pub(super) struct Record {
     /// The same by the wall clock, as it was then.
     pub start_time: Option<Timestamp>,
     pub last_restart: Option<Timestamp>,
+    /// It is to be started with the daemon, if it is enabled, and has not been yet.
+    pub due: bool,
 }
 
 /// A process as it can be found again.
@@ -52,6 +54,15 @@ pub(super) struct Run {
     pub id: String,
     /// The fingerprint of the definition that it was started with; not there where an earlier hxe started it.
     pub definition: Option<u64>,
+}
+
+/// What stands in the place of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// One of an earlier boot: nothing that it speaks of is there any more.
+    OtherBoot,
+    Record(Record),
 }
 
 /// The records of all programs.
@@ -75,13 +86,13 @@ impl Records {
         file.write_all_at(text.as_bytes(), 0)
     }
 
-    /// Reads where the program stood when the last daemon of this boot ended; `None` if that left no record.
+    /// Reads where the program stood when the last daemon of this boot ended.
     ///
     /// # Errors
     /// It cannot be read, or says what no daemon writes.
-    pub(super) fn read(&self, id: ProgramId) -> io::Result<Option<Record>> {
+    pub(super) fn read(&self, id: ProgramId) -> io::Result<Found> {
         let file = match self.open(id, OFlags::RDONLY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             opened => opened?,
         };
         let mut bytes = [0; LENGTH + 1];
@@ -99,12 +110,46 @@ impl Records {
         Record::decode(text, id).map_err(|Damaged| odd())
     }
 
+    /// Puts what cannot be read aside, for somebody to look at: its new name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn set_aside(&self, id: ProgramId) -> io::Result<String> {
+        let name = format!("{}.odd-{}", path(id), BootTime::now().as_micros());
+        rustix::fs::renameat(&self.run_dir, path(id), &self.run_dir, &name)?;
+        Ok(name)
+    }
+
+    /// The programs that have a directory here, whether or not anybody knows them.
+    pub(super) fn ids(&self) -> Vec<ProgramId> {
+        let entries = rustix::fs::Dir::read_from(&self.run_dir).into_iter();
+        entries
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
+            .collect()
+    }
+
+    /// Device and inode of the program's pipes, those that are there.
+    pub(super) fn pipes(&self, id: ProgramId) -> Vec<(u64, u64)> {
+        ["stdout", "stderr"]
+            .into_iter()
+            .filter_map(|name| {
+                let path = format!("{id}/{name}");
+                let stat = rustix::fs::statat(&self.run_dir, path, AtFlags::SYMLINK_NOFOLLOW);
+                // Field widths differ between platforms.
+                #[allow(clippy::unnecessary_cast)]
+                stat.ok()
+                    .map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
+            })
+            .collect()
+    }
+
     /// Forgets where the program stood.
     ///
     /// # Errors
     /// The system's.
     pub(super) fn remove(&self, id: ProgramId) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.run_dir, path(id), rustix::fs::AtFlags::empty()) {
+        match rustix::fs::unlinkat(&self.run_dir, path(id), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -114,8 +159,10 @@ impl Records {
         let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let mode = Mode::from_raw_mode(0o600);
         let file = std::fs::File::from(rustix::fs::openat(&self.run_dir, path(id), flags, mode)?);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("the run record is not a regular file"));
+        let meta = file.metadata()?;
+        // With another name it may be what somebody else relies on.
+        if !meta.is_file() || meta.nlink() != 1 {
+            return Err(io::Error::other("the run record is no file of its own"));
         }
         Ok(file)
     }
@@ -131,7 +178,7 @@ struct Damaged;
 
 impl Record {
     /// Of a program that has not run yet.
-    pub(super) fn never_run() -> Record {
+    pub(super) fn never_run(due: bool) -> Record {
         Record {
             machine: Machine::<()>::default().save(),
             run: None,
@@ -139,22 +186,7 @@ impl Record {
             started_at: None,
             start_time: None,
             last_restart: None,
-        }
-    }
-
-    /// Of a program that is to be started, and has not been yet.
-    pub(super) fn wanted() -> Record {
-        let never_run = Record::never_run();
-        let machine = Saved {
-            state: State::Starting {
-                origin: Origin::Autostart,
-            },
-            goal: Goal::Up,
-            ..never_run.machine
-        };
-        Record {
-            machine,
-            ..never_run
+            due,
         }
     }
 
@@ -222,6 +254,9 @@ impl Record {
                 line(name, &time.as_micros());
             }
         }
+        if self.due {
+            line("due", &true);
+        }
         let body = text;
         let mut text = format!("{HEADER}\n{body}");
         let rest = LENGTH.saturating_sub(text.len() + FOOTER.len() + 2);
@@ -230,7 +265,7 @@ impl Record {
         text
     }
 
-    fn decode(text: &str, id: ProgramId) -> Result<Option<Record>, Damaged> {
+    fn decode(text: &str, id: ProgramId) -> Result<Found, Damaged> {
         let body = text
             .strip_prefix(HEADER)
             .and_then(|rest| rest.strip_prefix('\n'))
@@ -240,7 +275,7 @@ impl Record {
             .ok_or(Damaged)?;
         let fields = Fields(body.trim_end());
         if fields.required::<String>("boot")? != boot_id() {
-            return Ok(None);
+            return Ok(Found::OtherBoot);
         }
         if fields.required::<ProgramId>("program")? != id {
             return Err(Damaged);
@@ -270,7 +305,7 @@ impl Record {
             "down" => Goal::Down,
             _ => return Err(Damaged),
         };
-        Ok(Some(Record {
+        Ok(Found::Record(Record {
             machine: Saved {
                 state: fields.state(run.as_ref())?,
                 goal,
@@ -284,6 +319,7 @@ impl Record {
             started_at: fields.boot_time("started-at")?,
             start_time: fields.timestamp("start-time")?,
             last_restart: fields.timestamp("last-restart")?,
+            due: fields.optional("due")?.unwrap_or(false),
         }))
     }
 }
@@ -420,6 +456,7 @@ mod tests {
             exit in prop::option::of(exits()),
             started_at in prop::option::of(times()),
             walls in any::<[Option<i64>; 2]>(),
+            due in any::<bool>(),
         ) -> Record {
             let needs_run = matches!(state, State::Running { .. } | State::Stopping { .. });
             let [start_time, last_restart] = walls.map(|wall| wall.map(Timestamp::from_micros));
@@ -437,6 +474,7 @@ mod tests {
                 started_at,
                 start_time,
                 last_restart,
+                due,
             }
         }
     }
@@ -456,6 +494,7 @@ mod tests {
             started_at: Some(BootTime::from_micros(5)),
             start_time: Some(Timestamp::from_micros(6)),
             last_restart: None,
+            due: false,
         }
     }
 
@@ -464,7 +503,7 @@ mod tests {
         let id = boot_id();
         let other = id.replace(|c: char| c.is_ascii_hexdigit(), "0");
         let text = example().encode(ID).replace(id, &other);
-        assert_eq!(Record::decode(&text, ID), Ok(None));
+        assert_eq!(Record::decode(&text, ID), Ok(Found::OtherBoot));
     }
 
     #[test]
@@ -480,16 +519,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("program-7")).unwrap();
         let records = Records::new(std::fs::File::open(temp.path()).unwrap().into());
-        assert_eq!(records.read(ID).unwrap(), None);
+        assert_eq!(records.read(ID).unwrap(), Found::Nothing);
         for failures in [1, 2] {
             let mut record = example();
             record.machine.failures = failures;
             records.write(ID, &record).unwrap();
-            assert_eq!(records.read(ID).unwrap(), Some(record));
+            assert_eq!(records.read(ID).unwrap(), Found::Record(record));
         }
         records.remove(ID).unwrap();
         records.remove(ID).unwrap();
-        assert_eq!(records.read(ID).unwrap(), None);
+        assert_eq!(records.read(ID).unwrap(), Found::Nothing);
     }
 
     #[test]
@@ -511,7 +550,7 @@ mod tests {
         fn what_is_written_is_read(record in records()) {
             let text = record.encode(ID);
             prop_assert_eq!(text.len(), LENGTH);
-            prop_assert_eq!(Record::decode(&text, ID), Ok(Some(record)));
+            prop_assert_eq!(Record::decode(&text, ID), Ok(Found::Record(record)));
         }
 
         #[test]

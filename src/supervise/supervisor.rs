@@ -29,6 +29,7 @@ use crate::sys::process;
 
 mod declared;
 mod ending;
+mod taking_up;
 
 pub use declared::{Change, Pending, Reloaded, check};
 
@@ -73,6 +74,8 @@ pub struct Supervisor {
     /// Held over a change of the store and its publication, so that both have the same order.
     changes: Mutex<()>,
     stopping: AtomicBool,
+    /// All programs are being stopped, for the daemon's end.
+    ending: AtomicBool,
 }
 
 impl Supervisor {
@@ -107,22 +110,9 @@ impl Supervisor {
             programs: RwLock::default(),
             changes: Mutex::default(),
             stopping: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
         });
-        let mut resumed = Vec::new();
-        for program in programs {
-            let id = program.id;
-            let record = supervisor.records.read(id).unwrap_or_else(|error| {
-                report::error(format_args!("what {id} was doing is not known: {error}"));
-                None
-            });
-            if record.is_some() {
-                resumed.push(id);
-            }
-            let wanted = program.definition.enabled;
-            if let Err(refusal) = supervisor.adopt(program, record, wanted) {
-                report::error(format_args!("{id} cannot be supervised: {refusal}"));
-            }
-        }
+        let resumed = supervisor.take_up(programs);
         // Who asks is to see them as they are.
         let until = BootTime::now() + RESUME_PATIENCE;
         for id in resumed {
@@ -204,16 +194,18 @@ impl Supervisor {
         }
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
-        self.adopt(program, None, false).inspect_err(|_| {
-            // Nothing is kept of what was refused.
-            if let Err(error) = self
-                .store
-                .delete(id)
-                .and_then(|()| self.logs.remove(id).map_err(store::Error::Disk))
-            {
-                report::warn(format_args!("{id} cannot be cleared away: {error}"));
-            }
-        })
+        self.record_first(id, Record::never_run(false))
+            .and_then(|record| self.adopt(program, record))
+            .inspect_err(|_| {
+                // Nothing is kept of what was refused.
+                if let Err(error) = self
+                    .store
+                    .delete(id)
+                    .and_then(|()| self.logs.remove(id).map_err(store::Error::Disk))
+                {
+                    report::warn(format_args!("{id} cannot be cleared away: {error}"));
+                }
+            })
     }
 
     /// Replaces a definition: restart and stop settings hold at once, the rest from the next start.
@@ -256,6 +248,10 @@ impl Supervisor {
     /// Sends a command to the program's watcher, which answers when it is done.
     pub fn send(&self, id: ProgramId, command: Command, caller: Caller<Done>) {
         self.post(id, Mail::Command(command, caller));
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -320,26 +316,9 @@ impl Supervisor {
         Ok(snapshot)
     }
 
-    /// Gives a program its logs and its watcher, which goes on where `found` stands. Where that is nowhere, the program may
-    /// be `wanted`: whatever becomes of this daemon, it is started.
-    fn adopt(
-        self: &Arc<Self>,
-        program: Program,
-        found: Option<Record>,
-        wanted: bool,
-    ) -> Result<Arc<Snapshot>, Refusal> {
+    /// Gives a program its logs and its watcher, which goes on where `found` stands.
+    fn adopt(self: &Arc<Self>, program: Program, found: Record) -> Result<Arc<Snapshot>, Refusal> {
         let id = program.id;
-        self.logs.add(id).map_err(store::Error::Disk)?;
-        if found.is_none() {
-            // At its full size from the start: no full disk keeps it from being rewritten.
-            let record = match wanted {
-                true => Record::wanted(),
-                false => Record::never_run(),
-            };
-            self.records
-                .write(id, &record)
-                .map_err(store::Error::Disk)?;
-        }
         let effective = launch::effective(&program.definition, &self.settings());
         let snapshot = Snapshot::never_run(program, effective);
         let published = Arc::new(Published::new(snapshot));

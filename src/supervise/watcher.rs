@@ -111,6 +111,7 @@ impl Last {
             started_at: self.started_at,
             start_time: self.start_time,
             last_restart: self.last_restart,
+            due: false,
         }
     }
 }
@@ -130,10 +131,10 @@ pub(super) struct Watcher {
     last: Last,
     /// What the run record says.
     recorded: Option<Record>,
-    /// What an earlier daemon put on record, until it is taken up.
+    /// What is on record, until it is taken up.
     found: Option<Record>,
-    /// The program goes on as an earlier daemon of this boot left it: it is started by no start of the daemon.
-    resumed: bool,
+    /// It is to be started with the daemon, and has not been yet. Else it goes on as an earlier daemon of this boot left it.
+    due: bool,
     /// The program is no longer ours: why not.
     gone: Option<Gone>,
 }
@@ -144,7 +145,7 @@ impl Watcher {
         supervisor: Arc<Supervisor>,
         published: Arc<Published>,
         (mailbox, inbox): (SyncSender<Mail>, Receiver<Mail>),
-        found: Option<Record>,
+        found: Record,
     ) -> Watcher {
         Watcher {
             id,
@@ -156,10 +157,9 @@ impl Watcher {
             run: None,
             dead: None,
             last: Last::default(),
-            // What a start may have left on record to be done stays there until something is.
-            recorded: found.is_none().then(Record::never_run),
-            resumed: found.is_some(),
-            found,
+            recorded: None,
+            due: found.due,
+            found: Some(found),
             gone: None,
         }
     }
@@ -220,8 +220,11 @@ impl Watcher {
             Some(Mail::Command(command, caller)) => self.command(command, caller),
             Some(Mail::Renew { changed, caller }) => self.renew(changed, caller),
             Some(Mail::Delete(caller)) => self.delete(caller),
-            Some(Mail::Autostart) if self.resumed => {}
-            Some(Mail::Autostart) => self.step(Event::Autostart),
+            Some(Mail::Autostart) => {
+                if std::mem::take(&mut self.due) {
+                    self.step(Event::Autostart);
+                }
+            }
             Some(Mail::Reached(sender)) => drop(sender),
             Some(Mail::Leave(sender)) => {
                 self.leave();

@@ -14,6 +14,8 @@ mod declared;
 mod environment;
 /// Logs as they are written.
 mod follow;
+/// Run records that say what is not so, and databases that know nothing of what runs.
+mod forged;
 /// Attacks, and what good clients notice of them.
 mod hostile;
 /// Under which names the daemon answers.

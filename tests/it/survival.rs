@@ -1,4 +1,6 @@
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -249,6 +251,57 @@ fn no_line_is_lost_by_kills_at_full_speed() {
     }
 }
 
+#[test]
+fn a_start_right_behind_a_kill_of_the_guardian_is_not_refused() {
+    let mut daemon = Daemon::start();
+    let id = daemon.create(&sleeper("a")).started().id;
+    let pid = daemon.program(&id).pid();
+    for _ in 0..10 {
+        // Of the guardian alone: its daemon is dying while the next one starts.
+        daemon.kill();
+        daemon = daemon.succeed();
+    }
+    assert_eq!(daemon.program(&id).pid(), pid);
+}
+
+#[test]
+fn a_lock_whose_owner_has_died_is_waited_for() {
+    let mut daemon = Daemon::start();
+    daemon.stop();
+    let state = daemon.setup.path("state");
+    // As a child of a dead daemon that has not become its program yet: it holds a lock that the kernel names nobody for.
+    let script = "exec 9<\"$0\"; flock -n 9 || exit; echo held; exec sleep 1";
+    let mut holder = Command::new("sh")
+        .args(["-c", script])
+        .arg(&state)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let stdout = holder.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut said).unwrap();
+    if said == "held\n" {
+        daemon = daemon.succeed();
+    } else {
+        eprintln!("skipped: there is no flock(1)");
+    }
+    holder.wait().unwrap();
+    drop(daemon);
+}
+
+#[test]
+fn a_daemon_that_is_killed_again_and_again_before_it_serves_is_soon_back() {
+    let daemon = Daemon::start();
+    let id = daemon.create(&sleeper("a")).started().id;
+    let pid = daemon.program(&id).pid();
+    for _ in 0..6 {
+        let server = daemon.server_pid();
+        kill(server, Signal::KILL);
+        until(|| !is_alive(server));
+    }
+    assert_eq!(daemon.program(&id).pid(), pid);
+}
+
 /// Where the daemon can die on the way of a program, see `sys::fault` in the daemon.
 const STEPS: [&str; 10] = [
     "decided",
@@ -366,4 +419,46 @@ fn who_is_told_to_end_ends_also_where_no_daemon_can_be_started() {
     kill(daemon.server_pid(), Signal::KILL);
     until(|| daemon.output().contains("no_such_key"));
     assert_eq!(daemon.stop(), Some(2));
+}
+
+#[test]
+fn what_is_to_start_with_the_daemon_does_so_if_it_dies_at_the_first() {
+    let (mut daemon, fault) = mortal();
+    let ids = ["a", "b", "c"].map(|name| daemon.create(&sleeper(name).with("enabled", true)).id);
+    for step in ["decided", "forked", "executed", "done"] {
+        assert_eq!(daemon.stop(), Some(0));
+        std::fs::write(&fault, step).unwrap();
+        daemon = daemon.succeed();
+        until(|| daemon.output().contains("was killed by signal"));
+        assert!(!fault.exists());
+        for id in &ids {
+            daemon.program(id).reaches("running");
+        }
+    }
+}
+
+#[test]
+fn what_was_stopped_for_the_end_of_a_daemon_that_is_killed_over_it_starts_with_the_next() {
+    let mut daemon = Daemon::start();
+    let quick = daemon.create(&sleeper("a").with("enabled", true)).started();
+    let slow = stubborn("b")
+        .with("enabled", true)
+        .with("stop_timeout", "2s");
+    let slow = daemon.create(&slow).started();
+    slow.says("ready");
+    let other = daemon.create(&sleeper("c")).started();
+    let ids = [&quick, &slow, &other].map(|program| program.id.clone());
+    let pids = [&quick, &slow, &other].map(|program| program.pid());
+    daemon.signal(Signal::TERM);
+    until(|| !is_alive(pids[0]) && !is_alive(pids[2]));
+    // Until that is on record.
+    until(|| daemon.program(&ids[2]).state() == "stopped");
+    daemon.kill();
+    assert!(is_alive(pids[1]));
+    let daemon = daemon.succeed();
+    daemon.program(&ids[0]).reaches("running");
+    daemon.program(&ids[1]).other_pid(pids[1]);
+    daemon.program(&ids[1]).reaches("running");
+    assert!(!is_alive(pids[1]));
+    assert_eq!(daemon.program(&ids[2]).state(), "stopped");
 }

@@ -12,6 +12,7 @@ use super::{AUTOSTART_PATIENCE, NO_DESCRIPTORS, Supervisor, wait_until_reached};
 use crate::program::{Declaration, Declarations, Program, ProgramId};
 use crate::report;
 use crate::store;
+use crate::supervise::record::Record;
 use crate::supervise::watcher::Mail;
 use crate::supervise::{Caller, Done, Phase, Refusal, Settings, Snapshot, launch};
 
@@ -198,9 +199,12 @@ impl Supervisor {
             return;
         }
         let name = describe(&program);
-        let wanted = program.definition.enabled;
+        // Whatever becomes of this daemon, it is started if it is enabled.
+        let record = Record::never_run(program.definition.enabled);
         let adopted = match self.has_descriptors() {
-            true => self.adopt(program, None, wanted),
+            true => self
+                .record_first(id, record)
+                .and_then(|record| self.adopt(program, record)),
             false => Err(NO_DESCRIPTORS),
         };
         match adopted {

@@ -26,6 +26,7 @@ impl Supervisor {
             .programs
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        self.ending.store(true, Ordering::SeqCst);
         // Under the lock that `post` sends under: what was sent before is stopped, what comes later is refused.
         self.stopping.store(true, Ordering::SeqCst);
         let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = programs

@@ -15,6 +15,7 @@ use crate::program::Signal;
 use crate::report;
 use crate::supervise::leftovers::{self, Traces};
 use crate::supervise::machine::State;
+use crate::supervise::record::Record;
 use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
 use crate::sys::process::{self, ExitStatus, Pid};
@@ -188,7 +189,11 @@ impl Watcher {
             id: run.id.clone(),
             definition: run.definition,
         });
-        let record = self.last.record(self.machine.save(), run);
+        let record = Record {
+            // What is stopped for the daemon's end is started with the next one, also if this one dies over it.
+            due: self.due || self.supervisor.is_ending(),
+            ..self.last.record(self.machine.save(), run)
+        };
         if self.recorded.as_ref() == Some(&record) {
             return;
         }

@@ -64,7 +64,13 @@ impl World {
         let published = Arc::new(Published::new(Snapshot::clone(&supervisor.list()[0])));
         let (mailbox, inbox) = std::sync::mpsc::sync_channel(MAILBOX);
         World {
-            watcher: Watcher::new(id, supervisor, published, (mailbox, inbox), None),
+            watcher: Watcher::new(
+                id,
+                supervisor,
+                published,
+                (mailbox, inbox),
+                Record::never_run(false),
+            ),
             _home: home,
         }
     }

@@ -1,0 +1,130 @@
+//! The start of the daemon: each program goes on where its run record stands.
+//!
+//! A record that cannot be used is no reason to lose a process that runs, and a process that runs is no reason to start a
+//! second one: where the record is of no use, the process is looked for. One of a program that the database does not know
+//! is named.
+
+use std::cell::LazyCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Supervisor;
+use crate::program::{Program, ProgramId};
+use crate::report;
+use crate::store;
+use crate::supervise::Refusal;
+use crate::supervise::record::{Found, Record};
+use crate::supervise::unrecorded::{self, Unrecorded};
+use crate::sys;
+
+/// What runs, looked for only where a record is of no use.
+type Running = LazyCell<Vec<Unrecorded>>;
+
+impl Supervisor {
+    /// Takes up the programs of the store; gives those that go on where they stood.
+    pub(super) fn take_up(self: &Arc<Self>, programs: Vec<Program>) -> Vec<ProgramId> {
+        let running = LazyCell::new(unrecorded::all as fn() -> Vec<Unrecorded>);
+        let known: BTreeSet<ProgramId> = programs.iter().map(|program| program.id).collect();
+        let mut resumed = Vec::new();
+        for program in programs {
+            let id = program.id;
+            let taken_up = match self.find_record(id, &running) {
+                Some(record) => {
+                    if !record.due {
+                        resumed.push(id);
+                    }
+                    self.add_logs(id).map(|()| record)
+                }
+                // Before the first is started: a daemon that dies meanwhile leaves word that the others are due.
+                None => self.record_first(id, Record::never_run(program.definition.enabled)),
+            };
+            if let Err(refusal) = taken_up.and_then(|record| self.adopt(program, record)) {
+                report::error(format_args!("{id} cannot be supervised: {refusal}"));
+            }
+        }
+        self.name_the_unknown(&known, &running);
+        resumed
+    }
+
+    /// Makes what a program needs that has no record: its logs, and a record at its full size, so that no full disk keeps
+    /// that from being rewritten.
+    pub(super) fn record_first(&self, id: ProgramId, record: Record) -> Result<Record, Refusal> {
+        self.add_logs(id)?;
+        self.records
+            .write(id, &record)
+            .map_err(store::Error::Disk)?;
+        Ok(record)
+    }
+
+    fn add_logs(&self, id: ProgramId) -> Result<(), Refusal> {
+        self.logs
+            .add(id)
+            .map_err(|error| store::Error::Disk(error).into())
+    }
+
+    /// Where the program stands: by its record, or else by its process.
+    fn find_record(&self, id: ProgramId, running: &Running) -> Option<Record> {
+        match self.records.read(id) {
+            Ok(Found::Record(record)) => return Some(record),
+            Ok(Found::OtherBoot) => {
+                report::info(format_args!(
+                    "the run record of {id} is of an earlier boot: the program begins anew"
+                ));
+                return None;
+            }
+            Ok(Found::Nothing) => {}
+            Err(error) => {
+                let aside = match self.records.set_aside(id) {
+                    Ok(name) => format!("it is now {name} in run_dir"),
+                    Err(error) => format!("it cannot be set aside: {}", sys::reason(&error)),
+                };
+                report::error(format_args!(
+                    "what {id} was doing is not known: {}; {aside}",
+                    sys::reason(&error)
+                ));
+            }
+        }
+        let mut processes = running
+            .iter()
+            .filter(|process| process.is_of(id, &self.records));
+        let Some(process) = processes.clone().find(|process| process.is_first) else {
+            // What is left of it would be in the way of its next run.
+            processes.by_ref().for_each(Unrecorded::kill);
+            return None;
+        };
+        report::warn(format_args!(
+            "{id} has no run record, but runs as process {}: it is supervised on",
+            process.pid
+        ));
+        Some(process.record())
+    }
+
+    /// Names what runs and cannot be supervised, keeps its log, and lets no new program have its id.
+    fn name_the_unknown(&self, known: &BTreeSet<ProgramId>, running: &Running) {
+        let ids = self.records.ids();
+        for id in ids.iter().filter(|id| !known.contains(id)) {
+            for process in running
+                .iter()
+                .filter(|p| p.is_first && p.is_of(*id, &self.records))
+            {
+                report::error(format_args!(
+                    "process {} ({}) of {id} runs, but the database has no definition of {id}: hxe does not supervise it, \
+                     but keeps its log; to end it: kill -- -{}",
+                    process.pid,
+                    process.name(),
+                    process.pid
+                ));
+                if let Err(error) = self.logs.add(*id) {
+                    report::warn(format_args!("the log of {id} is not kept: {error}"));
+                }
+            }
+        }
+        if let Some(last) = ids.into_iter().max()
+            && let Err(error) = self.store.reserve(last)
+        {
+            report::warn(format_args!(
+                "the id {last} cannot be kept from new programs: {error}"
+            ));
+        }
+    }
+}
