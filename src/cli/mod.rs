@@ -12,6 +12,7 @@ mod daemon;
 mod define;
 mod failure;
 mod help;
+mod import;
 mod logins;
 mod measure;
 mod output;

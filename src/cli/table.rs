@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use super::args::Args;
 use super::failure::Failure;
 use super::{
-    completions, connect, control, daemon, define, measure, output, session, show, version, watch,
+    completions, connect, control, daemon, define, import, measure, output, session, show, version,
+    watch,
 };
 
 /// A command.
@@ -312,6 +313,17 @@ pub static COMMANDS: &[Command] = &[
         about: "Run the daemon; in the foreground, unless told otherwise.",
         options: &[daemon::OPTIONS],
         run: daemon::run,
+        ..PLAIN
+    },
+    Command {
+        name: "import",
+        operands: "FILE",
+        least: 1,
+        most: 1,
+        offers: Offers::Files,
+        about: "Write files that declare what a supervisord.conf does.",
+        options: &[import::OPTIONS],
+        run: import::run,
         ..PLAIN
     },
     Command {

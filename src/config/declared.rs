@@ -22,15 +22,59 @@ impl Config {
     /// Reads all files that declare programs, in order of their paths. Where there are none, nothing is declared.
     pub fn declared(&self) -> Declarations {
         let mut reading = Reading::default();
-        if !self.include.is_empty() {
-            let parts: Vec<&str> = self
-                .include
-                .split('/')
-                .filter(|part| !part.is_empty())
-                .collect();
-            reading.expand(PathBuf::from("/"), &parts);
-        }
+        each_file(&self.include, true, &mut |found| match found {
+            Ok(path) => reading.read(path),
+            Err(mistake) => {
+                reading.found.mistakes.push(mistake);
+                reading.found.unreadable.any = true;
+            }
+        });
         reading.found
+    }
+}
+
+/// The files whose paths fit a pattern, which is absolute, sorted.
+///
+/// # Errors
+/// A directory cannot be read.
+pub fn matching(pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let mut files = Vec::new();
+    let mut mistake = None;
+    each_file(pattern, false, &mut |found| match found {
+        Ok(path) => files.push(path.to_owned()),
+        Err(what) => mistake = Some(what),
+    });
+    mistake.map_or(Ok(files), Err)
+}
+
+/// What is found: a file, or what is wrong with a directory.
+type Visit<'v> = &'v mut dyn FnMut(Result<&Path, String>);
+
+/// Visits all files whose paths fit a pattern, in order. Where only `trusted` ones will do, their directory must be nobody
+/// else's, too: who can write it chooses what is there.
+fn each_file(pattern: &str, trusted: bool, visit: Visit) {
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+    expand(Path::new("/"), &parts, trusted, visit);
+}
+
+fn expand(base: &Path, parts: &[&str], trusted: bool, visit: Visit) {
+    let Some((part, rest)) = parts.split_first() else {
+        return;
+    };
+    let is_file = rest.is_empty();
+    if !is_file && !part.contains(['*', '?']) {
+        return expand(&base.join(part), rest, trusted, visit);
+    }
+    let names = match names_in(base, part, trusted && is_file) {
+        Ok(names) => names,
+        Err(what) => return visit(Err(format!("{}: {what}", base.display()))),
+    };
+    for name in names {
+        let path = base.join(name);
+        match is_file {
+            true => visit(Ok(&path)),
+            false => expand(&path, rest, trusted, visit),
+        }
     }
 }
 
@@ -42,35 +86,6 @@ struct Reading {
 }
 
 impl Reading {
-    /// Reads all files below `base` whose path is of these parts.
-    fn expand(&mut self, base: PathBuf, parts: &[&str]) {
-        let Some((part, rest)) = parts.split_first() else {
-            return;
-        };
-        if rest.is_empty() || part.contains(['*', '?']) {
-            // The files' own directory must be nobody else's, too: who can write it chooses what is there.
-            match names_in(&base, part, rest.is_empty()) {
-                Ok(names) => {
-                    for name in names {
-                        let path = base.join(name);
-                        match rest.is_empty() {
-                            true => self.read(&path),
-                            false => self.expand(path, rest),
-                        }
-                    }
-                }
-                Err(what) => {
-                    self.found
-                        .mistakes
-                        .push(format!("{}: {what}", base.display()));
-                    self.found.unreadable.any = true;
-                }
-            }
-        } else {
-            self.expand(base.join(part), rest);
-        }
-    }
-
     fn read(&mut self, path: &Path) {
         let file: Arc<str> = path.to_string_lossy().into();
         let mistakes = match read(path, &file) {

@@ -15,6 +15,7 @@ mod nearest;
 mod rules;
 mod size;
 
+pub use declared::matching;
 pub use environment::Environment;
 pub use error::{Error, Mistake};
 pub(crate) use nearest::nearest;

@@ -22,6 +22,8 @@ mod hostile;
 mod hosts;
 /// The wire: paths, methods, lengths, connections, versions.
 mod http;
+/// From a supervisord.conf to files that declare programs.
+mod import;
 /// Servers that are no hxe daemon, and what the client makes of them.
 mod impostors;
 /// Start, stop and restart by request, and how ends are shown.
