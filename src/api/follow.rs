@@ -1,7 +1,7 @@
-//! `/api/program/{id}/logs?follow=true`: the last entries, then each new one at once, for as long as the client stays.
+//! Answers that go on: `/api/program/{id}/logs?follow=true`, and `output`, for as long as the client stays.
 //!
-//! Found on a lane like other logs, then sent by the stream's own thread. Keeps nothing: what the client has not read waits
-//! in the log files. Called by `logs`.
+//! Sent by the stream's own thread. Keeps nothing: what the client has not read waits in the log files. Called by `logs` and
+//! `output`.
 
 use std::io;
 use std::sync::Arc;
@@ -18,16 +18,27 @@ use crate::sys::bell::Bell;
 /// Entries that are there at once are sent together, until they have this many bytes.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// What is sent.
+pub trait Flow: Send {
+    /// Once [`Flow::gather`] gives nothing, nothing comes any more.
+    fn is_over(&mut self) -> bool;
+
+    /// What is there now, a piece of it.
+    fn gather(&mut self) -> io::Result<Vec<u8>>;
+
+    /// What is sent last, where it cannot be read any more; `None`: the client sees that it is cut off.
+    fn give_up(&self, error: &io::Error) -> Option<Vec<u8>>;
+}
+
 /// An answer that goes on.
 pub struct Following {
-    pub id: ProgramId,
-    pub follower: Follower,
-    /// The follower's.
+    pub flow: Box<dyn Flow>,
+    /// Rings when there may be more.
     pub bell: Arc<Bell>,
-    pub format: Format,
+    pub content_type: &'static str,
     /// Where a token is needed.
     pub session: Option<(Arc<Sessions>, Session)>,
-    /// What was taken from the follower and is not sent yet.
+    /// What was taken from the flow and is not sent yet.
     pub unsent: Vec<u8>,
 }
 
@@ -35,7 +46,7 @@ impl Following {
     pub fn reply(self) -> Reply {
         Reply {
             status: 200,
-            headers: vec![("Content-Type", self.format.content_type().to_owned())],
+            headers: vec![("Content-Type", self.content_type.to_owned())],
             body: Body::Feed(Box::new(move |feed| self.serve(feed))),
         }
     }
@@ -46,7 +57,7 @@ impl Following {
         // How programs ended was written just before.
         if ended.is_err() && shuts_down {
             let mut last = std::mem::take(&mut self.unsent);
-            last.extend(self.gather().unwrap_or_default());
+            last.extend(self.flow.gather().unwrap_or_default());
             feed.last(last);
         }
     }
@@ -65,8 +76,8 @@ impl Following {
                 feed.end_at(end);
             }
             // Asked first: what was written until then is still there to be sent.
-            let is_over = self.follower.is_over();
-            match self.gather() {
+            let is_over = self.flow.is_over();
+            match self.flow.gather() {
                 Ok(piece) if !piece.is_empty() => {
                     self.unsent = piece;
                     feed.send(&self.unsent)?;
@@ -77,12 +88,27 @@ impl Following {
                     Err(Ended) if was_put_off(watch.as_ref(), end) => {}
                     waited => waited?,
                 },
-                Err(error) => return self.give_up(&error, feed),
+                Err(error) => {
+                    let last = self.flow.give_up(&error).ok_or(Ended)?;
+                    return feed.send(&last);
+                }
             }
         }
     }
+}
 
-    /// What is there now, a piece of it.
+/// Log entries.
+pub struct Entries {
+    pub id: ProgramId,
+    pub follower: Follower,
+    pub format: Format,
+}
+
+impl Flow for Entries {
+    fn is_over(&mut self) -> bool {
+        self.follower.is_over()
+    }
+
     fn gather(&mut self) -> io::Result<Vec<u8>> {
         let mut piece = Vec::new();
         while piece.len() < PIECE_BYTES {
@@ -97,14 +123,14 @@ impl Following {
         Ok(piece)
     }
 
-    fn give_up(&self, error: &io::Error, feed: &mut Feed) -> Result<(), Ended> {
+    fn give_up(&self, error: &io::Error) -> Option<Vec<u8>> {
         let id = self.id;
         report::error(format_args!("the log of {id} cannot be followed: {error}"));
         let mut piece = Vec::new();
         let text = "The log cannot be read any more: hxe's own log says why";
         // A Vec takes every byte.
         let _ = self.format.push(&mut piece, &own(Level::Error, text));
-        feed.send(&piece)
+        Some(piece)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::{ApiError, Cause};
-use super::follow::Following;
+use super::follow::{Entries, Following};
 use super::query::Query;
 use super::shapes::EntryShape;
 use super::{Api, Call, Outcome};
@@ -83,10 +83,13 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
             let follower = logs.follow(id, &query, Arc::clone(&bell));
             follower.map(|follower| {
                 let following = Following {
-                    id,
-                    follower,
+                    flow: Box::new(Entries {
+                        id,
+                        follower,
+                        format,
+                    }),
                     bell,
-                    format,
+                    content_type: format.content_type(),
                     session: call.session.map(|session| (sessions, session)),
                     unsent: Vec::new(),
                 };

@@ -87,6 +87,7 @@ fn every_parameter_of_a_query_is_described() {
         include_str!("control.rs"),
         include_str!("logs.rs"),
         include_str!("metrics.rs"),
+        include_str!("output.rs"),
         include_str!("programs.rs"),
         include_str!("reload.rs"),
         include_str!("live.rs"),
@@ -103,7 +104,7 @@ fn every_parameter_of_a_query_is_described() {
             assert!(is_described, "hxe-api(7) lacks the parameter {parameter}");
         }
     }
-    assert!(count >= 8, "only {count} parameters were found");
+    assert!(count >= 10, "only {count} parameters were found");
 }
 
 #[test]

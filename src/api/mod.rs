@@ -20,6 +20,7 @@ mod logs;
 mod manual;
 mod metrics;
 mod origin;
+mod output;
 mod password;
 mod programs;
 mod query;

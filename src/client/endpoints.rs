@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::connection::Head;
 use super::wire::text;
 use super::{
-    Client, Definition, Entries, Error, Events, LONG_PATIENCE, LogFilter, Metrics, Outcome,
+    Client, Definition, Entries, Error, Events, LONG_PATIENCE, LogFilter, Metrics, Outcome, Output,
     PATIENCE, Program, Request, SystemMetrics, Token, events,
 };
 
@@ -221,6 +221,27 @@ impl Client {
         self.entries(program, filter, true)
     }
 
+    /// `GET /program/{id}/output`: what it writes to `stdout` or `stderr`, byte for byte, until its run is over: all of it
+    /// behind the first `from` bytes, or from now on where that is `None`. Who does not read makes the program wait.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]. [`Error::InvalidState`]: so much was written that the daemon does not know where `from` is.
+    pub fn output(&self, program: &str, stream: &str, from: Option<u64>) -> Result<Output, Error> {
+        let from = from.map_or_else(|| "end".to_owned(), |bytes| bytes.to_string());
+        let path = path(
+            program,
+            &format!("/output?stream={}&from={from}", encode(stream)),
+        );
+        let (_, connection) = self.answer(&Request {
+            method: "GET",
+            path: &path,
+            body: None,
+            headers: "",
+            patience: PATIENCE,
+        })?;
+        Ok(Output::new(connection))
+    }
+
     /// `GET /program/{id}/metrics`.
     ///
     /// # Errors
@@ -244,6 +265,14 @@ impl Client {
     /// [`Error::Refused`] names file and line of a mistake. Nothing was changed then.
     pub fn reload(&self) -> Result<Value, Error> {
         self.change("POST", "/reload", None)
+    }
+
+    /// `GET /daemon`: which hxe serves, as which process, and how its last upgrade went.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn daemon(&self) -> Result<Value, Error> {
+        self.get_json("/daemon")
     }
 
     /// `GET /ws`: events of these kinds (`program.*`, `program.error`, `log.new`) of these programs (ids or names); none:

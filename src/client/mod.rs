@@ -39,6 +39,7 @@ mod endpoints;
 mod entries;
 mod error;
 mod events;
+mod output;
 mod place;
 mod socket;
 mod wire;
@@ -51,6 +52,7 @@ pub use endpoints::ListFilter;
 pub use entries::{Entries, LogFilter};
 pub use error::{Error, Refusal};
 pub use events::Events;
+pub use output::Output;
 pub use serde_json::Value;
 pub use wire::{Definition, Event, LogEntry, Metrics, Outcome, Program, SystemMetrics, Token};
 

@@ -36,6 +36,9 @@ const TURN: usize = 1024 * 1024;
 const BUSY_PIPE: usize = 1024 * 1024;
 /// At most one time record in this span, but for the last of a burst.
 const RECORD_EVERY: Duration = Duration::from_millis(1);
+/// After this it is looked again whether who reads along has caught up.
+const HELD_BACK: Duration = Duration::from_millis(2);
+
 /// What all channels share.
 pub struct Context {
     pub log_dir: Arc<OwnedFd>,
@@ -191,6 +194,9 @@ impl Channel {
                 self.grow();
                 return Turn::More;
             }
+            if self.is_held_back(context) {
+                return Turn::Hold(BootTime::now() + HELD_BACK);
+            }
             let most = self
                 .marks
                 .front()
@@ -213,6 +219,12 @@ impl Channel {
                 },
             }
         }
+    }
+
+    /// Whether somebody who must miss nothing has to read on first. At the end of a run nobody is waited for.
+    fn is_held_back(&self, context: &Context) -> bool {
+        let kept = context.settings.max_files;
+        self.marks.is_empty() && self.growth.is_held(self.stream, self.reach.rotations, kept)
     }
 
     /// Writes the time record that is due for what was moved: others may keep the log thread from a burst's end.

@@ -122,7 +122,7 @@ impl Logs {
     }
 
     /// What is published of a program; of one that was deleted: that.
-    fn growth_of(&self, id: ProgramId) -> Arc<Growth> {
+    pub(super) fn growth_of(&self, id: ProgramId) -> Arc<Growth> {
         if let Some(growth) = self.register.get(id) {
             return growth;
         }

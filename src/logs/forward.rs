@@ -19,6 +19,7 @@ use crate::program::ProgramId;
 
 pub mod merge;
 mod notes;
+pub mod output;
 mod place;
 mod reading;
 mod spans;

@@ -166,6 +166,8 @@ pub struct Growth {
     stdout: Published<8>,
     stderr: Published<8>,
     notes: Published<4>,
+    /// Of stdout and stderr: the file that somebody reads who must miss nothing, as its generation + 1; 0: nobody does.
+    readers: [AtomicU32; 2],
     removed: AtomicBool,
     own: Listeners,
     all: Arc<Listeners>,
@@ -178,6 +180,7 @@ impl Growth {
             stdout: Published::new(),
             stderr: Published::new(),
             notes: Published::new(),
+            readers: Default::default(),
             removed: AtomicBool::new(false),
             own: Listeners::default(),
             all,
@@ -207,6 +210,26 @@ impl Growth {
     /// Publishes how far a stream has come. Only the log thread may.
     pub fn publish(&self, stream: Stream, reach: Reach) {
         self.stream(stream).set(reach.to_words());
+    }
+
+    /// Has the log thread keep the file of this generation, and what comes behind it: it lets the program wait instead.
+    /// Where several read a stream this holds for the last one to say so; `None`: for nobody any more.
+    pub fn hold(&self, stream: Stream, generation: Option<u32>) {
+        let value = generation.map_or(0, |generation| generation.wrapping_add(1));
+        self.reader(stream).store(value, Ordering::Release);
+    }
+
+    /// Whether the next rotation could take away what somebody still reads, where so many rotated files are kept.
+    pub fn is_held(&self, stream: Stream, rotations: u32, kept: u32) -> bool {
+        match self.reader(stream).load(Ordering::Acquire) {
+            0 => false,
+            // Where none is kept, there is nothing that could be.
+            reader => kept > 0 && rotations.wrapping_sub(reader.wrapping_sub(1)) >= kept,
+        }
+    }
+
+    fn reader(&self, stream: Stream) -> &AtomicU32 {
+        &self.readers[usize::from(stream == Stream::Stderr)]
     }
 
     /// How far hxe's own lines have come, and a number that changes with that.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -43,6 +44,7 @@ mod tests;
 mod times;
 
 pub use follow::{Followed, Follower};
+pub use forward::output::{Got, Output};
 pub use read::Last;
 pub use tails::Tails;
 
@@ -161,6 +163,7 @@ pub struct Logs {
     /// What followers look at.
     register: Arc<Register>,
     link: Arc<Link>,
+    max_files: AtomicUsize,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     thread: Option<JoinHandle<()>>,
@@ -178,6 +181,7 @@ impl Logs {
         let (log_dir, run_dir) = (Arc::new(log_dir), Arc::new(run_dir));
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
+        let max_files = AtomicUsize::new(settings.max_files as usize);
         let context = Context::new(log_dir.clone(), notes.clone(), settings);
         let mut pump = Pump::new(queue.clone(), context)?;
         let thread = std::thread::Builder::new()
@@ -191,6 +195,7 @@ impl Logs {
             queue,
             register: Arc::default(),
             link,
+            max_files,
             fifos: Mutex::default(),
             thread: Some(thread),
         })
@@ -198,6 +203,8 @@ impl Logs {
 
     /// Takes new settings for what comes from now on.
     pub fn set(&self, settings: Settings) {
+        self.max_files
+            .store(settings.max_files as usize, Ordering::Relaxed);
         self.queue.send(Request::Set(settings));
     }
 

@@ -154,6 +154,53 @@ fn oldest(
     Ok(oldest)
 }
 
+/// The place that has so many bytes before it, counted from the begin of the stream; `None`: its end.
+///
+/// # Errors
+/// `InvalidInput`: that cannot be told, as rotation, which keeps so many files, may have removed some already.
+pub fn behind(
+    home: &Home,
+    stream: Stream,
+    bytes: Option<u64>,
+    kept: usize,
+) -> io::Result<Found<Place>> {
+    search(home, stream, |dir, reach| {
+        let Some(mut bytes) = bytes else {
+            return Ok(Some(Place::of(reach)));
+        };
+        let mut rotated = Vec::new();
+        for number in 1.. {
+            match files::look(dir, stream, number)? {
+                Some(file) => rotated.push(file),
+                None => break,
+            }
+        }
+        if bytes > 0 && rotated.len() >= kept {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let sizes = rotated.iter().map(|(_, size)| *size);
+        let mut base = sizes.fold(reach.base, u64::wrapping_sub);
+        for (at, (inode, size)) in rotated.iter().enumerate().rev() {
+            if bytes < *size {
+                // As many as there are numbers.
+                let number = at as u32 + 1;
+                return Ok(Some(Place {
+                    generation: reach.rotations.wrapping_sub(number),
+                    inode: Some(*inode),
+                    base,
+                    given: bytes,
+                }));
+            }
+            bytes -= size;
+            base = base.wrapping_add(*size);
+        }
+        Ok(Some(Place {
+            given: bytes.min(reach.offset),
+            ..Place::of(reach)
+        }))
+    })
+}
+
 /// Looks for something until no rotation came in between.
 fn search<T>(
     home: &Home,
