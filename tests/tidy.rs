@@ -53,7 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_json", &["api", "client", "store"]),
     ("sha2", &["api", "store"]),
     ("shell_words", &["program/args"]),
-    ("signal_hook", &["supervise/signals"]),
+    ("signal_hook", &["cli/run", "supervise/signals"]),
     ("thiserror", &[""]),
     ("tiny_http", &["http"]),
     ("toml", &["config"]),

@@ -81,9 +81,9 @@ impl From<Error> for Failure {
                 "not_found" => (Code::NoProgram, ""),
                 _ => (Code::Network, "\nIs that an hxe daemon?"),
             },
-            Error::Conflict(refusal) => match refusal.code.as_str() {
-                "conflict" => (Code::Exists, ""),
-                _ => (Code::State, ""),
+            Error::Conflict(refusal) => match refusal.field.as_deref() {
+                Some("declared") => (Code::State, ""),
+                _ => (Code::Exists, ""),
             },
             Error::InvalidState(_) => (Code::State, ""),
             Error::Refused(refusal) => match refusal.code.as_str() {
@@ -94,7 +94,8 @@ impl From<Error> for Failure {
             Error::Lost(_) | Error::Protocol(_) | Error::Closed { .. } => (Code::Network, ""),
         };
         // What a daemon says may hold names that others chose.
-        Failure::new(code, clean(&error.to_string()) + next)
+        let lines: Vec<String> = error.to_string().lines().map(clean).collect();
+        Failure::new(code, lines.join("\n") + next)
     }
 }
 

@@ -17,6 +17,8 @@ mod logins;
 mod measure;
 mod output;
 mod prompt;
+mod run;
+mod service;
 mod session;
 mod show;
 mod table;

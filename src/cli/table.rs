@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::args::Args;
 use super::failure::Failure;
 use super::{
-    completions, connect, control, daemon, define, import, measure, output, session, show, version,
-    watch,
+    completions, connect, control, daemon, define, import, measure, output, run, service, session,
+    show, version, watch,
 };
 
 /// A command.
@@ -254,6 +254,17 @@ pub static COMMANDS: &[Command] = &[
         ..MANY
     },
     Command {
+        name: "run",
+        operands: "COMMAND [ARG...]",
+        least: 0,
+        ends_after: 1,
+        offers: Offers::Files,
+        about: "Run a command as a program, in the foreground: with its output, its exit code, and gone afterwards.",
+        options: &[run::OPTIONS, define::RUNNING, connect::OPTIONS],
+        run: run::run,
+        ..MANY
+    },
+    Command {
         name: "logs",
         operands: "PROGRAM",
         most: 1,
@@ -279,6 +290,20 @@ pub static COMMANDS: &[Command] = &[
         options: &[measure::OPTIONS, output::OPTIONS, connect::OPTIONS],
         run: measure::metrics,
         ..MANY
+    },
+    Command {
+        name: "reload",
+        about: "Have the daemon read its configuration and the declared programs again.",
+        options: &[output::OPTIONS, connect::OPTIONS],
+        run: service::reload,
+        ..PLAIN
+    },
+    Command {
+        name: "upgrade",
+        about: "Have the daemon change to the binary now on disk, without any program noticing.",
+        options: &[service::UPGRADE, connect::OPTIONS],
+        run: service::upgrade,
+        ..PLAIN
     },
     Command {
         name: "login",

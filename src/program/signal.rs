@@ -45,6 +45,7 @@ impl Signal {
     pub const TERM: Signal = Signal(libc::SIGTERM);
     pub const KILL: Signal = Signal(libc::SIGKILL);
     pub const CONT: Signal = Signal(libc::SIGCONT);
+    pub const USR2: Signal = Signal(libc::SIGUSR2);
 
     /// The signal with this number, as the kernel reports it in a wait status; 1 to 64.
     pub const fn from_number(number: i32) -> Signal {
