@@ -12,6 +12,8 @@ use crate::report;
 
 /// Enough for bcrypt (4 KiB of state on the stack) and for reading logs; see the test in `password.rs`.
 const STACK_BYTES: usize = 256 * 1024;
+/// Enough for the configuration: TOML may be nested 80 levels deep. What is not touched takes no memory.
+pub const DEEP_STACK_BYTES: usize = 4 << 20;
 
 /// A bounded queue and the threads that work it off; clones share them.
 #[derive(Clone)]
@@ -23,6 +25,7 @@ struct Shared {
     parallel: usize,
     /// Jobs that may wait.
     queue: usize,
+    stack: usize,
     state: Mutex<State>,
 }
 
@@ -37,7 +40,13 @@ type Job = Box<dyn FnOnce() + Send>;
 impl Lane {
     /// A lane whose threads bear `name` (at most 15 characters, as the kernel shows it).
     pub fn new(name: &'static str, parallel: usize, queue: usize) -> Lane {
+        Lane::with_stack(STACK_BYTES, name, parallel, queue)
+    }
+
+    /// The same with a stack of this many bytes a thread.
+    pub fn with_stack(stack: usize, name: &'static str, parallel: usize, queue: usize) -> Lane {
         Lane(Arc::new(Shared {
+            stack,
             name,
             parallel,
             queue,
@@ -79,7 +88,7 @@ impl Lane {
         let shared = Arc::clone(&self.0);
         thread::Builder::new()
             .name(shared.name.to_owned())
-            .stack_size(STACK_BYTES)
+            .stack_size(self.0.stack)
             .spawn(move || shared.work_off())
             .map(drop)
     }

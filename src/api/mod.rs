@@ -51,7 +51,7 @@ use crate::store::{self, Store};
 use crate::supervise::{Snapshot, Supervisor};
 
 use error::{ApiError, Cause};
-use lane::Lane;
+use lane::{DEEP_STACK_BYTES, Lane};
 use query::Query;
 use rate_limit::RateLimiter;
 use sessions::{Session, Sessions};
@@ -147,7 +147,7 @@ impl Api {
             state_dir,
             passwords: Lane::new("hxe-login", 1, WAITING_LOGINS),
             searches: Lane::new("hxe-search", PARALLEL_SEARCHES, WAITING_SEARCHES),
-            reloads: Lane::new("hxe-reload", 1, WAITING_RELOADS),
+            reloads: Lane::with_stack(DEEP_STACK_BYTES, "hxe-reload", 1, WAITING_RELOADS),
             reload: OnceLock::new(),
         })
     }

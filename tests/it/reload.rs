@@ -125,6 +125,24 @@ fn a_mistake_in_any_file_changes_nothing() {
 }
 
 #[test]
+fn a_file_of_brackets_harms_nobody() {
+    let setup = Setup::new();
+    let daemon = setup.start();
+    let pid = daemon.server_pid();
+    for depth in [79, 3000] {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let lines = format!("name = \"a\"\ncommand = \"b\"\nargs = {open}{close}\n");
+        setup.declare("a.toml", &lines);
+        daemon.post("/api/reload", "").issue("configuration");
+        let inline = "{ a = ".repeat(depth) + "1" + &" }".repeat(depth);
+        let lines = format!("name = \"a\"\ncommand = \"b\"\nenvironment = {inline}\n");
+        setup.declare("a.toml", &lines);
+        daemon.post("/api/reload", "").issue("configuration");
+    }
+    assert_eq!(daemon.server_pid(), pid);
+}
+
+#[test]
 fn a_mistake_in_hxe_toml_changes_nothing_either() {
     let setup = Setup::new();
     setup.declare_sleeper("a");
