@@ -82,7 +82,11 @@ class Count:
         self.problems = []
 
     def look(self):
+        name = self.name.encode() + b" "
         for line in self.tail.read():
+            if self.excused and (next_run := line.rfind(name)) > 0:
+                # The rest of the line before was lost with a pipe, see there.
+                line = line[next_run:]
             words = line.split(b" ")
             if len(words) != 3 or words[0] != self.name.encode() or not words[2].isdigit():
                 self.lost += 1
@@ -122,7 +126,7 @@ class Count:
 
     def excuse(self, living):
         """A guardian has ended: of the runs that had ended by then, the last lines may be lost."""
-        self.excused = {run for _, run in self.runs() if int(run.partition("-")[0]) not in living}
+        self.excused |= {run for _, run in self.runs() if int(run.partition("-")[0]) not in living}
 
     def is_open(self):
         """Whether something that a run wrote has not come yet."""

@@ -66,6 +66,9 @@ class Chaos:
         self.events = collections.Counter()
         self.slowest_return = 0.0
         self.over = threading.Event()
+        self.counted = threading.Event()
+        # Not while a guardian is away: what may be lost with it is known only then.
+        self.counting = threading.Lock()
 
     def definition(self, name, writer, burst, pause, description="as made"):
         arguments = [os.path.join(HERE, "writer.py"), self.service.path("scratch"), writer, str(burst), str(pause)]
@@ -105,9 +108,11 @@ class Chaos:
                 self.settle()
         finally:
             self.over.set()
-            for thread in threads:
-                thread.join()
-        self.finish()
+            threads[0].join()
+            if sys.exc_info()[0] is None:
+                self.finish()
+            self.counted.set()
+            threads[1].join()
 
     def guarded(self, task):
         """A thread's task; its failure is the run's."""
@@ -124,9 +129,10 @@ class Chaos:
             time.sleep(0.01)
 
     def count(self):
-        while not self.over.is_set():
-            for count in list(self.changes.counts.values()):
-                count.look()
+        while not self.counted.is_set():
+            with self.counting:
+                for count in list(self.changes.counts.values()):
+                    count.look()
             time.sleep(0.1)
 
     def befall(self):
@@ -148,10 +154,11 @@ class Chaos:
                     kill(pid)
                 time.sleep(self.random.random() * 0.1)
         elif event in ("kill the guardian", "kill both"):
-            service.kill_guardian(event == "kill both")
-            time.sleep(self.random.choice((0, 0, 0.05, 0.5)) * self.random.random())
-            service.start()
-            self.excuse()
+            with self.counting:
+                service.kill_guardian(event == "kill both")
+                time.sleep(self.random.choice((0, 0, 0.05, 0.5)) * self.random.random())
+                service.start()
+                self.excuse()
         elif event == "kill a program":
             living = self.processes()
             names = {program.id: name for name, program in self.changes.programs.copy().items()}
@@ -159,7 +166,10 @@ class Chaos:
             if candidates:
                 identity = self.random.choice(candidates)
                 self.pids.pop(names[identity], None)
-                kill(living[identity][0])
+                pid = living[identity][0]
+                kill(pid)
+                # On a busy machine it dies when there is a CPU for that.
+                wait_for(lambda: pid in self.living(), lambda lives: not lives)
         elif event.startswith("upgrade"):
             service.replace_binary()
             service.process.send_signal(signal.SIGUSR2)
@@ -169,11 +179,12 @@ class Chaos:
                 if pid is not None:
                     kill(pid)
         elif event == "quit and start":
-            code = service.end(signal.SIGQUIT)
-            if code != 0:
-                self.problems.append(f"QUIT: exit code {code}")
-            service.start()
-            self.excuse()
+            with self.counting:
+                code = service.end(signal.SIGQUIT)
+                if code != 0:
+                    self.problems.append(f"QUIT: exit code {code}")
+                service.start()
+                self.excuse()
         elif event == "stop and start":
             self.stop_and_start()
         else:
@@ -247,8 +258,9 @@ class Chaos:
             for name, program in self.changes.programs.items():
                 self.settle_one(name, program)
             living = self.living()
-            for count in list(self.changes.counts.values()):
-                count.close_ended(living, False)
+            with self.counting:
+                for count in list(self.changes.counts.values()):
+                    count.close_ended(living, False)
 
     def settle_one(self, name, program):
         path = f"/api/program/{program.id}"
@@ -286,9 +298,10 @@ class Chaos:
         counts = self.changes.counts.values()
         end = time.monotonic() + PATIENCE
         while True:
-            for count in counts:
-                count.look()
-                count.close_ended((), time.monotonic() > end)
+            with self.counting:
+                for count in counts:
+                    count.look()
+                    count.close_ended((), time.monotonic() > end)
             if time.monotonic() > end or not any(count.is_open() for count in counts):
                 break
             time.sleep(0.05)

@@ -236,6 +236,8 @@ impl Watcher {
 
     fn command(&mut self, command: Command, caller: Caller<Done>) {
         let asker = Asker::Command;
+        // Who asks for something else has the last word.
+        self.due &= matches!(command, Command::Signal(_));
         match command {
             Command::Start => self.step(Event::Start(asker(caller))),
             Command::Stop { force } => {

@@ -69,7 +69,7 @@ impl World {
                 supervisor,
                 published,
                 (mailbox, inbox),
-                Record::never_run(false),
+                Record::never_run(true),
             ),
             _home: home,
         }
@@ -139,4 +139,25 @@ fn a_stop_that_a_restart_follows_speaks_of_the_stopped_program() {
     let _answer = world.command(Command::Stop { force: false });
     world.end();
     world.watcher.handle(None);
+}
+
+#[test]
+fn what_is_stopped_before_its_turn_to_start_with_the_daemon_is_not_started() {
+    for asked in [false, true] {
+        let mut world = World::new();
+        if asked {
+            let refused = world.command(Command::Stop { force: false });
+            assert!(matches!(
+                refused.try_recv().unwrap(),
+                Err(Refusal::NotRunning)
+            ));
+        }
+        world.watcher.handle(Some(Mail::Autostart));
+        assert_eq!(world.watcher.run.is_none(), asked);
+        if !asked {
+            let _answer = world.command(Command::Stop { force: false });
+            world.end();
+            world.watcher.handle(None);
+        }
+    }
 }
