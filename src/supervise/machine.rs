@@ -108,6 +108,18 @@ impl<R> Machine<R> {
         self.state
     }
 
+    /// The process, where there is one.
+    pub fn pid(&self) -> Option<Pid> {
+        match self.state {
+            State::Running { pid, .. } | State::Stopping { pid, .. } => Some(pid),
+            State::Stopped
+            | State::Exited
+            | State::Failed
+            | State::Backoff { .. }
+            | State::Starting { .. } => None,
+        }
+    }
+
     /// Automatic restarts since the last manual start.
     pub fn restarts(&self) -> u32 {
         self.restarts

@@ -31,12 +31,14 @@ mod declared;
 mod ending;
 mod taking_up;
 
+use taking_up::as_recorded;
+
 pub use declared::{Change, Pending, Reloaded, check};
 
 /// How long the start of one program may hold up the next at autostart.
 const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long programs that an earlier daemon left may hold up the start, all together.
-const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+const RESUME_PATIENCE: Duration = Duration::from_millis(500);
 
 const STOPPING: Refusal = Refusal::Busy("hxe is stopping: try again when it has started anew");
 const MAILBOX_FULL: Refusal =
@@ -113,7 +115,7 @@ impl Supervisor {
             ending: AtomicBool::new(false),
         });
         let resumed = supervisor.take_up(programs);
-        // Who asks is to see them as they are.
+        // Who asks is to see them as they are; until then, as they were.
         let until = BootTime::now() + RESUME_PATIENCE;
         for id in resumed {
             if let Some(mailbox) = supervisor.mailbox(id) {
@@ -320,7 +322,7 @@ impl Supervisor {
     fn adopt(self: &Arc<Self>, program: Program, found: Record) -> Result<Arc<Snapshot>, Refusal> {
         let id = program.id;
         let effective = launch::effective(&program.definition, &self.settings());
-        let snapshot = Snapshot::never_run(program, effective);
+        let snapshot = as_recorded(Snapshot::never_run(program, effective), &found);
         let published = Arc::new(Published::new(snapshot));
         let (mailbox, inbox) = sync_channel(MAILBOX);
         let mail = (mailbox.clone(), inbox);

@@ -12,13 +12,31 @@ use super::Supervisor;
 use crate::program::{Program, ProgramId};
 use crate::report;
 use crate::store;
-use crate::supervise::Refusal;
+use crate::supervise::machine::Machine;
 use crate::supervise::record::{Found, Record};
 use crate::supervise::unrecorded::{self, Unrecorded};
+use crate::supervise::{Refusal, Snapshot};
 use crate::sys;
+use crate::sys::process::Pid;
 
 /// What runs, looked for only where a record is of no use.
 type Running = LazyCell<Vec<Unrecorded>>;
+
+/// A program as its record has it: so it is shown until its watcher has found out what became of it.
+pub(super) fn as_recorded(snapshot: Snapshot, record: &Record) -> Snapshot {
+    let machine = Machine::<()>::restore(record.machine);
+    Snapshot {
+        phase: machine.phase(),
+        pid: machine.pid().map(Pid::number),
+        started_with: record.run.as_ref().and_then(|run| run.definition),
+        exit: record.exit,
+        started_at: record.started_at,
+        start_time: record.start_time,
+        restart_count: machine.restarts(),
+        last_restart: record.last_restart,
+        ..snapshot
+    }
+}
 
 impl Supervisor {
     /// Takes up the programs of the store; gives those that go on where they stood.
