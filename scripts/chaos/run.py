@@ -95,7 +95,7 @@ class Chaos:
         for name, burst, pause in STEADY:
             self.changes.create(name, burst, pause, enabled=True)
             self.changes.start(name, self.changes.programs[name])
-        threads = [threading.Thread(target=self.guarded, args=(task,)) for task in (self.change, self.count)]
+        threads = [threading.Thread(target=self.guarded, args=(task,), daemon=True) for task in (self.change, self.count)]
         for thread in threads:
             thread.start()
         try:
@@ -109,8 +109,9 @@ class Chaos:
         finally:
             self.over.set()
             threads[0].join()
-            if sys.exc_info()[0] is None:
-                self.finish()
+        try:
+            self.finish()
+        finally:
             self.counted.set()
             threads[1].join()
 
