@@ -8,6 +8,7 @@ mod auth;
 mod body;
 mod control;
 mod cors;
+mod daemon;
 mod definition;
 mod error;
 mod follow;
@@ -43,6 +44,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::clock::Timestamp;
+use crate::guardian::Link;
 use crate::http;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -118,6 +121,9 @@ pub struct Api {
     limiter: Mutex<RateLimiter>,
     metrics: Metrics,
     state_dir: PathBuf,
+    link: Arc<Link>,
+    /// Since when this daemon serves.
+    start_time: Timestamp,
     passwords: Lane,
     searches: Lane,
     reloads: Lane,
@@ -135,6 +141,7 @@ impl Api {
         logs: Arc<Logs>,
         store: Arc<Store>,
         state_dir: PathBuf,
+        link: Arc<Link>,
     ) -> Result<Api, store::Error> {
         let sessions = Sessions::open(store, password::credentials(&settings))?;
         Ok(Api {
@@ -145,6 +152,8 @@ impl Api {
             limiter: Mutex::default(),
             metrics: Metrics::new(),
             state_dir,
+            link,
+            start_time: Timestamp::now(),
             passwords: Lane::new("hxe-login", 1, WAITING_LOGINS),
             searches: Lane::new("hxe-search", PARALLEL_SEARCHES, WAITING_SEARCHES),
             reloads: Lane::with_stack(DEEP_STACK_BYTES, "hxe-reload", 1, WAITING_RELOADS),

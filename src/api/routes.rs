@@ -1,6 +1,6 @@
 //! The one table of routes. 404, 405, `Allow`, HEAD and OPTIONS all follow from it.
 
-use super::{Handler, auth, control, live, logs, metrics, output, programs, reload};
+use super::{Handler, auth, control, daemon, live, logs, metrics, output, programs, reload};
 use crate::http::Method;
 
 /// A method on a path.
@@ -36,7 +36,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 20] = [
+pub static ROUTES: [Route; 21] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -55,6 +55,7 @@ pub static ROUTES: [Route; 20] = [
     route(Get,    "/program/{id}/output",  Known, output::get),
     route(Get,    "/program/{id}/metrics", Known, metrics::program),
     route(Get,    "/metrics",              Known, metrics::system),
+    route(Get,    "/daemon",               Known, daemon::get),
     route(Post,   "/reload",               Known, reload::reload),
     // Who it is for is said in its first message: a browser can send no header with it.
     route(Get,    "/ws",                   Open,  live::open),

@@ -24,6 +24,8 @@ pub const OPTIONS: &[Opt] = &[
     opt("no-guardian", None, Value::No, "run without the guardian, which starts the daemon again should it die"),
     // The descriptor of the link to the guardian.
     opt("guarded", None, Value::One("NUMBER"), ""),
+    // The process id of the guardian, for who looks for it in our command line.
+    opt("guardian", None, Value::One("NUMBER"), ""),
     // The descriptor in which a guardian that becomes another binary has written down what it holds.
     opt("handover", None, Value::One("NUMBER"), ""),
     // The soft limit of open files that programs get: the one that the guardian was started with.
@@ -100,6 +102,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
     if args.is_on("background") {
         return Ok(background::start(&arguments));
     }
+    sys::process::name_main_thread();
     let ready = match arguments.ready_on_stdout.then(sys::background::detach) {
         None => None,
         Some(Ok(ready)) => Some(ready),
@@ -152,6 +155,7 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 }
 
 fn check(path: Option<&Path>) -> Result<ExitCode, Failure> {
+    sys::fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " checks"));
     match Config::load(path, &Environment::of_process()) {
         Ok(config) => {
             let mistakes = daemon::check(&config);

@@ -213,11 +213,11 @@ fn lock(key: &'static str, path: &Path, directory: &OwnedFd) -> Result<(), DirEr
 /// guardian is dead.
 fn main_process(daemon: i32) -> Option<i32> {
     let stat = procfs::stat(daemon).ok().filter(|stat| !stat.is_zombie())?;
-    if !procfs::has_argument(daemon, b"--guarded") {
-        return Some(daemon);
+    match procfs::argument_of(daemon, b"--guardian") {
+        None => Some(daemon),
+        // Else it is dead, and its child is another's.
+        Some(guardian) => (guardian == stat.ppid.to_string()).then_some(stat.ppid),
     }
-    // The guardian is of the same binary; whoever else took its child over is not.
-    (procfs::exe(daemon)? == procfs::exe(stat.ppid)?).then_some(stat.ppid)
 }
 
 /// Who took the lock on a file. Source: proc_locks(5): `1: FLOCK ADVISORY WRITE 123 fe:00:4711 0 EOF`.

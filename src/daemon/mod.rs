@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Api;
 use crate::config::{Config, Storage};
-use crate::guardian::Link;
+use crate::guardian::{CONNECTION, Link};
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
 use crate::report;
@@ -26,6 +26,7 @@ use crate::store::{self, Store};
 use crate::supervise::signals::{self, Children, Request, Requests};
 use crate::supervise::{self, Supervisor};
 use crate::sys;
+use crate::sys::fault;
 use crate::sys::process;
 use local::LocalSocket;
 use pid_file::PidFile;
@@ -125,6 +126,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(options: Options) -> Result<Daemon, StartError> {
+        fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " starts"));
         let system = |what| move |source| StartError::System { what, source };
         let Options {
             config,
@@ -164,6 +166,9 @@ impl Daemon {
         }
 
         let directories = dirs::open(&config.storage)?;
+        let (connections, left): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(CONNECTION));
         let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
         let listeners = listeners::open(&config.listen, &mut left, &link)?;
         let addresses: Vec<SocketAddr> = listeners
@@ -225,6 +230,7 @@ impl Daemon {
             Arc::clone(&logs),
             store,
             directories.kept_in(&config.storage).to_owned(),
+            Arc::clone(&link),
         )
         .map_err(in_store)?;
         let api = Arc::new(api);
@@ -232,6 +238,7 @@ impl Daemon {
         let listeners = listeners.chain([Listener::Unix(local_listener)]).collect();
         let server = Server::start(listeners, config.limits, Arc::clone(&api))
             .map_err(system("the API cannot be started"))?;
+        server.take_over(connections.into_iter().map(|(_, socket)| socket).collect());
         let local_path = local.path.clone();
         let default_password = config.default_password();
         let reloader = Arc::new(Reloader {
@@ -263,6 +270,7 @@ impl Daemon {
         }
         listeners::announce(&addresses, &local_path);
         link.ready();
+        fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " serves"));
         link.notify("READY=1");
         if in_background && let Err(error) = sys::background::quieten() {
             report::warn(format_args!("standard error cannot be let go: {error}"));
@@ -297,24 +305,24 @@ impl Daemon {
                 end => break end,
             }
         };
-        if end == Request::Terminate {
-            report::info(format_args!("stopping all programs"));
-            link.notify("STOPPING=1");
-            supervisor.stop_all();
-        } else {
-            report::info(format_args!("leaving; all programs run on"));
-            link.notify(&match end {
-                Request::Upgrade => reloading(),
-                _ => "STOPPING=1".to_owned(),
-            });
-            supervisor.leave();
-        }
-        reloader.server.shutdown(match end {
-            Request::Upgrade => http::End::Handover,
-            _ => http::End::Shutdown,
-        });
-        if end == Request::Upgrade {
-            return ExitCode::from(LEFT_FOR_ANOTHER);
+        match end {
+            Request::Terminate => {
+                report::info(format_args!("stopping all programs"));
+                link.notify("STOPPING=1");
+                supervisor.stop_all();
+                reloader.server.shutdown(http::End::Shutdown);
+            }
+            Request::Upgrade => {
+                report::info(format_args!("leaving; all programs run on"));
+                link.notify(&reloading());
+                leave(&reloader, http::End::Handover);
+                return ExitCode::from(LEFT_FOR_ANOTHER);
+            }
+            Request::Leave | Request::Reload => {
+                report::info(format_args!("leaving; all programs run on"));
+                link.notify("STOPPING=1");
+                leave(&reloader, http::End::Shutdown);
+            }
         }
         reloader.remove_local();
         if let Some(file) = self.pid_file.take()
@@ -325,6 +333,23 @@ impl Daemon {
         report::info(format_args!("stopped"));
         ExitCode::SUCCESS
     }
+}
+
+/// Answers what was asked and leaves the programs running. Clients that have not asked yet wait for the daemon that comes
+/// next, if one is to come at once.
+fn leave(daemon: &Reloader, why: http::End) {
+    fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " leaves"));
+    let mut number = 0;
+    daemon.server.drain(why, &mut |socket| {
+        if why == http::End::Handover {
+            number += 1;
+            let name = format!("{CONNECTION}{number}");
+            daemon.link.keep(&name, socket.as_fd());
+        }
+    });
+    // Who waits for more than a moment is told to ask again.
+    daemon.supervisor.leave();
+    daemon.server.shutdown(why);
 }
 
 /// What a service manager is told before a while without answers. Source: sd_notify(3).

@@ -3,6 +3,7 @@
 //! A memory file of lines, whose descriptor is told by `--handover`, as are the others in it by their numbers. All of them
 //! stay open over exec, and so do children, blocked signals and those that wait to be read.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,28 +11,31 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::MemfdFlags;
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::child::{Daemon, Kept};
+use super::message::Message;
+use super::outcome::Outcome;
 use crate::sys::background::take_inherited;
 use crate::sys::process::Pid;
 
 /// Of the format: another binary takes it over only if it says the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What goes on.
 pub struct Handover {
-    pub daemon: Pid,
-    /// The link to it.
-    pub socket: OwnedFd,
+    pub daemon: Daemon,
     /// What daemons handed over, by name.
-    pub kept: Vec<(String, OwnedFd)>,
+    pub kept: Kept,
+    /// The last upgrade.
+    pub outcome: Option<Outcome>,
     /// An upgrade that was asked for meanwhile.
     pub again: bool,
 }
 
 /// The same, by the one who holds it.
 pub struct Held<'a> {
-    pub daemon: Pid,
-    pub socket: BorrowedFd<'a>,
+    pub daemon: &'a Daemon,
     pub kept: Vec<(&'a str, BorrowedFd<'a>)>,
+    pub outcome: Option<&'a Outcome>,
     pub again: bool,
 }
 
@@ -45,9 +49,16 @@ impl Held<'_> {
             "hxe-handover",
             MemfdFlags::CLOEXEC,
         )?);
-        let mut text = format!("daemon {} {}\n", self.daemon, self.socket.as_raw_fd());
+        let socket = self.daemon.socket.as_raw_fd();
+        let mut text = format!("daemon {} {socket}\n", self.daemon.pid);
         for (name, fd) in &self.kept {
             text += &format!("kept {} {name}\n", fd.as_raw_fd());
+        }
+        for message in self.daemon.outbox() {
+            text += &format!("say {message}\n");
+        }
+        if let Some(outcome) = self.outcome {
+            text += &format!("upgrade {outcome}\n");
         }
         if self.again {
             text += "again\n";
@@ -68,7 +79,7 @@ impl Held<'_> {
             FdFlags::CLOEXEC
         };
         let kept = self.kept.iter().map(|(_, fd)| *fd);
-        for fd in kept.chain([self.socket, file.as_fd()]) {
+        for fd in kept.chain([self.daemon.socket.as_fd(), file.as_fd()]) {
             fcntl_setfd(fd, flags)?;
         }
         Ok(())
@@ -89,19 +100,27 @@ fn parse(text: &str, open: impl Fn(i32) -> io::Result<OwnedFd>) -> Option<Handov
     let open = |number: &str| open(number.parse().ok()?).ok();
     let mut lines = text.lines();
     let (pid, socket) = lines.next()?.strip_prefix("daemon ")?.split_once(' ')?;
-    let mut found = Handover {
-        daemon: Pid::new(pid.parse().ok()?)?,
-        socket: open(socket)?,
-        kept: Vec::new(),
-        again: false,
-    };
+    let (pid, socket) = (Pid::new(pid.parse().ok()?)?, open(socket)?);
+    let mut outbox = VecDeque::new();
+    let mut kept = Kept::new();
+    let mut outcome = None;
+    let mut again = false;
     for line in lines {
-        if line == "again" {
-            found.again = true;
-        } else {
-            let (number, name) = line.strip_prefix("kept ")?.split_once(' ')?;
-            found.kept.push((name.to_owned(), open(number)?));
+        match line.split_once(' ') {
+            Some(("kept", rest)) => {
+                let (number, name) = rest.split_once(' ')?;
+                kept.insert(name.to_owned(), open(number)?);
+            }
+            Some(("say", message)) => outbox.push_back(Message::parse(message)?),
+            Some(("upgrade", text)) => outcome = Some(Outcome::parse(text)?),
+            _ if line == "again" => again = true,
+            _ => return None,
         }
     }
-    Some(found)
+    Some(Handover {
+        daemon: Daemon::running(pid, socket, outbox),
+        kept,
+        outcome,
+        again,
+    })
 }

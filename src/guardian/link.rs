@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::handover;
 use super::message::{Message, Wait, receive, send};
 use super::notify::Notify;
+use super::outcome::Outcome;
 use crate::report;
 use crate::sys::process::{self, ExitStatus, Pid};
 use crate::sys::socket::peer_credentials;
@@ -23,6 +24,8 @@ const STACK_SIZE: usize = 128 * 1024;
 pub struct Link {
     guardian: Option<Guardian>,
     notify: Notify,
+    /// The last upgrade, as far as the guardian has told of one.
+    upgrade: Mutex<Option<Outcome>>,
 }
 
 struct Guardian {
@@ -46,6 +49,7 @@ impl Link {
         Link {
             guardian: None,
             notify: Notify::from_environment(),
+            upgrade: Mutex::default(),
         }
     }
 
@@ -77,6 +81,7 @@ impl Link {
         let link = Link {
             guardian: Some(guardian),
             notify: Notify::from_environment(),
+            upgrade: Mutex::default(),
         };
         Ok((link, left))
     }
@@ -91,6 +96,12 @@ impl Link {
     /// The guardian's pid: it is the parent of what lost its own, where that was one of ours.
     pub fn guardian(&self) -> Option<Pid> {
         self.guardian.as_ref().map(|guardian| guardian.pid)
+    }
+
+    /// The last upgrade that the guardian was asked for.
+    pub fn upgrade(&self) -> Option<Outcome> {
+        let upgrade = self.upgrade.lock();
+        upgrade.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands a descriptor over under this name, in place of what had it.
@@ -177,6 +188,9 @@ impl Link {
         loop {
             match receive(&guardian.socket, Wait::AsLongAsItTakes) {
                 Ok((Message::Signal(number), _)) => on_signal(number),
+                Ok((Message::Upgrade(outcome), _)) => {
+                    *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+                }
                 Ok((Message::Ended(pid, status), _)) => {
                     let mut ends = guardian.lock();
                     if !ends.settled || is_ours(pid) {

@@ -8,12 +8,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use super::outcome::Outcome;
 use crate::sys::process::{ExitStatus, Pid};
 
 /// Bytes of the longest message.
@@ -40,6 +42,8 @@ pub enum Message {
     Reap(Pid),
     /// To a daemon: the guardian got this signal.
     Signal(i32),
+    /// To a daemon: how the last upgrade went, or goes.
+    Upgrade(Outcome),
 }
 
 impl fmt::Display for Message {
@@ -54,12 +58,13 @@ impl fmt::Display for Message {
             Message::Ended(pid, ExitStatus::Signal(number)) => write!(f, "killed {pid} {number}"),
             Message::Reap(pid) => write!(f, "reap {pid}"),
             Message::Signal(number) => write!(f, "signal {number}"),
+            Message::Upgrade(outcome) => write!(f, "upgrade {outcome}"),
         }
     }
 }
 
 impl Message {
-    fn parse(text: &str) -> Option<Message> {
+    pub(super) fn parse(text: &str) -> Option<Message> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let pid = |text: &str| Pid::new(text.parse().ok()?);
         let end = || rest.split_once(' ');
@@ -79,6 +84,7 @@ impl Message {
             }
             "reap" => Message::Reap(pid(rest)?),
             "signal" => Message::Signal(rest.parse().ok()?),
+            "upgrade" => Message::Upgrade(Outcome::parse(rest)?),
             _ => return None,
         })
     }
@@ -149,7 +155,7 @@ pub fn receive(socket: impl AsFd, wait: Wait) -> io::Result<(Message, Option<Own
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    if received.bytes == 0 {
+    if received.bytes == 0 && is_hung_up(&socket) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let whole = !received.flags.contains(ReturnFlags::TRUNC);
@@ -161,8 +167,17 @@ pub fn receive(socket: impl AsFd, wait: Wait) -> io::Result<(Message, Option<Own
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Whether the other end is closed: an empty message looks like that, too.
+fn is_hung_up(socket: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+    let asked = rustix::io::retry_on_intr(|| poll(&mut fds, Some(&Timespec::default())));
+    // Who cannot ask assumes the worst.
+    asked.is_err() || fds[0].revents().contains(PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::outcome::Progress;
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -190,6 +205,10 @@ mod tests {
             Message::Ended(pid, ExitStatus::Signal(9)),
             Message::Reap(pid),
             Message::Signal(15),
+            Message::Upgrade(Outcome {
+                number: 2,
+                progress: Progress::GivenUp("no such file".into()),
+            }),
         ];
         for message in &messages {
             send(&one, message, None, Wait::Never).unwrap();
@@ -204,6 +223,17 @@ mod tests {
         drop(one);
         let error = receive(&other, Wait::AsLongAsItTakes).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_empty_message_is_not_the_other_ends_end() {
+        let (one, other) = pair();
+        rustix::net::send(&one, &[], SendFlags::empty()).unwrap();
+        send(&one, &Message::Begin, None, Wait::Never).unwrap();
+        let error = receive(&other, Wait::Never).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (message, _) = receive(&other, Wait::Never).unwrap();
+        assert_eq!(message, Message::Begin);
     }
 
     #[test]

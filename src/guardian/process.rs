@@ -1,33 +1,32 @@
 //! The guardian's loop: signals, the daemon's messages, the ends of children.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Signal;
 
+use super::child::{Daemon, Kept};
 use super::handover;
-use super::message::{Message, Wait, receive, send};
+use super::message::{Message, Wait, receive};
 use super::notify::Notify;
-use super::upgrade::{SERVES_WITHIN, Upgrade};
+use super::outcome::Outcome;
+use super::upgrade::{Stage, Upgrade};
 use crate::clock::BootTime;
 use crate::report;
-use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::process::{self, Pid};
 use crate::sys::signals::Signals;
 use crate::sys::{self, background, procfs};
 
 /// What the names of listening sockets begin with: these go back to the next daemon.
 pub const LISTENER: &str = "listen ";
+/// What the names of clients' connections begin with, on which no request is under way: these go to the daemon that comes
+/// after an upgrade.
+pub const CONNECTION: &str = "connection ";
 
 const HUP: i32 = Signal::HUP.as_raw();
 const INT: i32 = Signal::INT.as_raw();
@@ -36,17 +35,6 @@ const TERM: i32 = Signal::TERM.as_raw();
 pub(super) const KILL: i32 = Signal::KILL.as_raw();
 pub(super) const USR2: i32 = Signal::USR2.as_raw();
 const CHLD: i32 = Signal::CHILD.as_raw();
-
-/// Longest wait before a daemon is started again that has served or was killed: its clients are waiting.
-const LONGEST_ABSENCE: Duration = Duration::from_millis(500);
-/// The same for one that gives up before it serves: what keeps it from that may last.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// First wait, doubled each time in a row.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Daemons in a row that fail before they serve, of a guardian that is to end: then it ends without one.
-const LAST_ATTEMPTS: u32 = 3;
-/// A daemon that has served for so long is no failure: it is started again at once.
-const LONG_ENOUGH: Duration = Duration::from_secs(1);
 
 /// How the daemon is started.
 pub struct Options {
@@ -81,30 +69,22 @@ pub(super) struct Guardian {
     pub(super) binary: File,
     /// Where the binary was found, and where an upgrade is looked for.
     pub(super) path: PathBuf,
-    pub(super) upgrade: Upgrade,
+    /// The one that is under way.
+    pub(super) upgrade: Option<Upgrade>,
+    /// How the last one went, or how this one goes.
+    pub(super) outcome: Option<Outcome>,
     /// Another upgrade was asked for meanwhile.
     pub(super) again: bool,
-    /// What daemons handed over, by name.
-    pub(super) kept: BTreeMap<String, OwnedFd>,
+    pub(super) kept: Kept,
     pub(super) daemon: Option<Daemon>,
     /// When the next daemon is to be started.
     pub(super) start_at: BootTime,
     /// Daemons in a row that did not serve for long.
-    failures: u32,
+    pub(super) failures: u32,
     /// One has served: from now on there is to be one.
-    has_served: bool,
+    pub(super) has_served: bool,
     /// What the present daemon was asked for, and the next one is to be asked for if that dies over it.
     pub(super) asked: Option<i32>,
-}
-
-pub(super) struct Daemon {
-    pub(super) pid: Pid,
-    pub(super) socket: OwnedFd,
-    /// What there was no room for yet.
-    pub(super) outbox: VecDeque<Message>,
-    /// Ended children that it was told of.
-    told: HashSet<Pid>,
-    served_since: Option<BootTime>,
 }
 
 impl Guardian {
@@ -114,7 +94,6 @@ impl Guardian {
         let (_, raised) = process::raise_open_files();
         raised?;
         process::become_subreaper()?;
-        let now = BootTime::now();
         let mut guardian = Guardian {
             arguments: options.arguments,
             ready: options.ready,
@@ -122,25 +101,20 @@ impl Guardian {
             notify: Notify::from_environment(),
             binary: File::open("/proc/self/exe")?,
             path: procfs::exe(Pid::own().number()).unwrap_or_default(),
-            upgrade: Upgrade::No,
+            upgrade: None,
+            outcome: None,
             again: false,
-            kept: BTreeMap::new(),
+            kept: Kept::new(),
             daemon: None,
-            start_at: now,
+            start_at: BootTime::now(),
             failures: 0,
-            has_served: false,
+            has_served: before.is_some(),
             asked: None,
         };
         if let Some(before) = before {
-            guardian.kept = before.kept.into_iter().collect();
-            guardian.has_served = true;
-            guardian.daemon = Some(Daemon {
-                pid: before.daemon,
-                socket: before.socket,
-                outbox: VecDeque::new(),
-                told: HashSet::new(),
-                served_since: Some(now),
-            });
+            guardian.kept = before.kept;
+            guardian.daemon = Some(before.daemon);
+            guardian.outcome = before.outcome;
             if before.again {
                 guardian.begin_upgrade();
             }
@@ -150,114 +124,98 @@ impl Guardian {
 
     fn guard(mut self) -> io::Result<ExitCode> {
         loop {
-            if self.daemon.is_none() && BootTime::now() >= self.start_at {
-                match self.start() {
-                    Ok(daemon) => self.daemon = Some(daemon),
-                    Err(error) if !self.has_served => return Err(error),
-                    Err(error) if matches!(self.upgrade, Upgrade::Trying { .. }) => {
-                        self.upgrade = Upgrade::No;
-                        self.again = false;
-                        report::error(format_args!(
-                            "the new binary cannot be started: {}: the old one goes on",
-                            sys::reason(&error)
-                        ));
-                    }
-                    Err(error) => {
-                        report::error(format_args!(
-                            "the daemon cannot be started: {}",
-                            sys::reason(&error)
-                        ));
-                        self.pause();
-                    }
-                }
-            }
-            self.wait();
+            // All of it before the first wait: a guardian that became another binary has had its signals.
             while let Some(number) = self.signals.next() {
                 self.hear(number);
             }
             self.receive();
-            self.look_after_upgrade();
             if let Some(code) = self.look_after_daemon() {
                 return Ok(code);
             }
+            self.look_after_upgrade();
+            self.look_after_start()?;
             self.look_after_orphans();
             if let Some(daemon) = &mut self.daemon {
-                daemon.flush();
+                daemon.flush(&self.kept);
             }
+            self.wait();
         }
     }
 
-    /// Waits for a signal, a message, room for one, or the next start.
+    /// Waits for a signal, a message, room for one, or what is due next.
     fn wait(&self) {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        let mut until = match &self.upgrade {
-            Upgrade::No => None,
-            Upgrade::Leaving { until, .. } | Upgrade::Trying { until, .. } => Some(*until),
-        };
+        let mut until = self.upgrade.as_ref().and_then(|upgrade| upgrade.until);
         match &self.daemon {
             Some(daemon) => {
                 let mut interest = PollFlags::IN;
-                if !daemon.outbox.is_empty() {
+                if !daemon.outbox().is_empty() {
                     interest |= PollFlags::OUT;
                 }
-                fds.push(PollFd::new(&daemon.socket, interest));
+                if !daemon.hung_up {
+                    fds.push(PollFd::new(&daemon.socket, interest));
+                }
             }
-            None => until = Some(self.start_at),
+            None => until = Some(until.map_or(self.start_at, |at| at.min(self.start_at))),
         }
         let timeout = until.and_then(|at| Timespec::try_from(at.since(BootTime::now())).ok());
         // Interrupted, or without memory: then it looks round for nothing.
         let _ = poll(&mut fds, timeout.as_ref());
     }
 
-    fn start(&mut self) -> io::Result<Daemon> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        // For the one child that is started now: there is no other thread.
-        fcntl_setfd(&theirs, FdFlags::empty())?;
-        let binary = match &self.upgrade {
-            Upgrade::Trying { with, .. } => with,
-            Upgrade::No | Upgrade::Leaving { .. } => &self.binary,
-        };
-        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
-            .arg0("hxe")
-            .args(&self.arguments)
-            .arg("--guarded")
-            .arg(theirs.as_raw_fd().to_string())
-            // Ctrl-C at a terminal is for the guardian, which passes it on.
-            .process_group(0)
-            .spawn()?;
-        let pid = Pid::new(child.id().cast_signed())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-        let mut daemon = Daemon {
-            pid,
-            socket: ours,
-            outbox: VecDeque::new(),
-            told: HashSet::new(),
-            served_since: None,
-        };
-        for (name, fd) in &self.kept {
-            if name.starts_with(LISTENER) {
-                let message = Message::Keep(name.clone());
-                send(
-                    &daemon.socket,
-                    &message,
-                    Some(fd.as_fd()),
-                    Wait::AsLongAsItTakes,
-                )?;
+    /// Starts a daemon, if that is due.
+    ///
+    /// # Errors
+    /// The very first one cannot be started.
+    fn look_after_start(&mut self) -> io::Result<()> {
+        if self.daemon.is_some() || BootTime::now() < self.start_at {
+            return Ok(());
+        }
+        let trying = self
+            .upgrade
+            .as_ref()
+            .filter(|upgrade| upgrade.stage == Stage::Trying);
+        let binary = trying.map_or(&self.binary, |upgrade| &upgrade.to);
+        match Daemon::start(binary, &self.arguments) {
+            Ok(daemon) => {
+                self.daemon = Some(daemon);
+                self.greet();
+            }
+            Err(error) if !self.has_served => return Err(error),
+            Err(error) if trying.is_some() => {
+                let reason = sys::reason(&error);
+                self.give_up(format!("the new binary cannot be started: {reason}"));
+            }
+            Err(error) => {
+                let reason = sys::reason(&error);
+                report::error(format_args!("the daemon cannot be started: {reason}"));
+                self.pause();
             }
         }
-        for (pid, status) in ended_children(daemon.pid) {
-            daemon.told.insert(pid);
-            daemon.outbox.push_back(Message::Ended(pid, status));
+        Ok(())
+    }
+
+    /// Tells a new daemon what those before it left.
+    fn greet(&mut self) {
+        let names: Vec<String> = self
+            .kept
+            .keys()
+            .filter(|name| name.starts_with(LISTENER) || name.starts_with(CONNECTION))
+            .cloned()
+            .collect();
+        if let Some(daemon) = &mut self.daemon {
+            for name in names {
+                daemon.tell(Message::Keep(name));
+            }
         }
-        daemon.outbox.push_back(Message::Begin);
-        daemon.outbox.extend(self.asked.map(Message::Signal));
-        daemon.flush();
-        Ok(daemon)
+        self.look_after_orphans();
+        if let Some(daemon) = &mut self.daemon {
+            daemon.tell(Message::Begin);
+            if let Some(number) = self.asked {
+                daemon.tell(Message::Signal(number));
+            }
+        }
+        self.tell_outcome();
     }
 
     fn hear(&mut self, number: i32) {
@@ -269,6 +227,7 @@ impl Guardian {
             other => other,
         };
         if matches!(number, TERM | QUIT) {
+            self.end_check();
             if self.asked == Some(TERM) {
                 return;
             }
@@ -279,12 +238,12 @@ impl Guardian {
             self.start_at = BootTime::now();
         }
         if let Some(daemon) = &mut self.daemon {
-            daemon.outbox.push_back(Message::Signal(number));
+            daemon.tell(Message::Signal(number));
         }
     }
 
     /// Does what the daemon says.
-    fn receive(&mut self) {
+    pub(super) fn receive(&mut self) {
         loop {
             let Some(daemon) = &mut self.daemon else {
                 return;
@@ -298,7 +257,9 @@ impl Guardian {
                 Ok((Message::Ready(version), _)) => {
                     daemon.served_since = Some(BootTime::now());
                     self.has_served = true;
-                    self.end_upgrade(version);
+                    // They are its own by now.
+                    self.kept.retain(|name, _| !name.starts_with(CONNECTION));
+                    self.prove(version);
                     if let Some(ready) = self.ready.take()
                         && let Err(error) = background::announce(ready)
                     {
@@ -311,125 +272,17 @@ impl Guardian {
                     // It may not be ours.
                     let _ = process::reap(pid);
                 }
-                Ok((Message::Begin | Message::Ended(..) | Message::Signal(_), _)) => {}
+                Ok((
+                    Message::Begin | Message::Ended(..) | Message::Signal(_) | Message::Upgrade(_),
+                    _,
+                )) => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                // Nothing more, or it is gone: then its end is seen.
-                Err(_) => return,
+                Err(error) => {
+                    // Then its end is seen.
+                    daemon.hung_up |= error.kind() != io::ErrorKind::WouldBlock;
+                    return;
+                }
             }
         }
-    }
-
-    /// Sees whether the daemon has ended; the exit code, if that was as it should be.
-    fn look_after_daemon(&mut self) -> Option<ExitCode> {
-        let daemon = self.daemon.as_ref()?;
-        let status = process::reap(daemon.pid).ok().flatten()?;
-        let served = daemon
-            .served_since
-            .map(|since| BootTime::now().since(since));
-        self.daemon = None;
-        self.start_at = BootTime::now();
-        match mem::replace(&mut self.upgrade, Upgrade::No) {
-            Upgrade::No => {}
-            // However it left: its programs are on record.
-            Upgrade::Leaving { to, .. } if status != ExitStatus::Code(0) => {
-                let until = self.start_at + SERVES_WITHIN;
-                self.upgrade = Upgrade::Trying { with: to, until };
-                return None;
-            }
-            Upgrade::Leaving { .. } => {}
-            Upgrade::Trying { .. } => {
-                report::error(format_args!(
-                    "the new binary {} before it served: the old one goes on",
-                    describe(status)
-                ));
-                self.again = false;
-                return None;
-            }
-        }
-        match status {
-            ExitStatus::Code(0) => return Some(ExitCode::SUCCESS),
-            // What keeps it from starting has been said by itself.
-            ExitStatus::Code(code) if !self.has_served => return Some(ExitCode::from(code)),
-            ExitStatus::Code(_) | ExitStatus::Signal(_) => {}
-        }
-        report::error(format_args!(
-            "the daemon {}; it is started again, and its programs run on",
-            describe(status)
-        ));
-        if !self.has_served {
-            return Some(ExitCode::FAILURE);
-        }
-        if served.is_some_and(|served| served >= LONG_ENOUGH) {
-            self.failures = 0;
-        }
-        self.pause();
-        if let ExitStatus::Code(code) = status
-            && self.asked.is_some()
-            && served.is_none()
-            && self.failures >= LAST_ATTEMPTS
-        {
-            report::error(format_args!(
-                "no daemon can be started: hxe ends without one, and its programs run on"
-            ));
-            return Some(ExitCode::from(code));
-        }
-        // One that was killed did not fail at what it was told to do.
-        if served.is_some() || matches!(status, ExitStatus::Signal(_)) {
-            self.start_at = self.start_at.min(BootTime::now() + LONGEST_ABSENCE);
-        }
-        None
-    }
-
-    /// Puts the next start off, longer each time in a row.
-    fn pause(&mut self) {
-        let wait = match self.failures {
-            0 => Duration::ZERO,
-            // 2^10 times the first is above the longest.
-            n => (FIRST_PAUSE * (1 << (n - 1).min(10))).min(LONGEST_PAUSE),
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.start_at = BootTime::now() + wait;
-    }
-
-    /// Tells the daemon of children that have ended. They are kept until it says that it knows all that it needs to.
-    fn look_after_orphans(&mut self) {
-        let Some(daemon) = &mut self.daemon else {
-            return;
-        };
-        for (pid, status) in ended_children(daemon.pid) {
-            if daemon.told.insert(pid) {
-                daemon.outbox.push_back(Message::Ended(pid, status));
-            }
-        }
-    }
-}
-
-impl Daemon {
-    /// Sends what there is room for.
-    pub(super) fn flush(&mut self) {
-        while let Some(message) = self.outbox.front() {
-            match send(&self.socket, message, None, Wait::Never) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Sent, or it is gone.
-                _ => drop(self.outbox.pop_front()),
-            }
-        }
-    }
-}
-
-/// Our children that have ended, but for the daemon, each left as it is.
-fn ended_children(daemon: Pid) -> Vec<(Pid, ExitStatus)> {
-    let children = procfs::adopted().unwrap_or_default();
-    children
-        .into_iter()
-        .filter(|pid| *pid != daemon)
-        .filter_map(|pid| Some((pid, process::peek_exit(pid).ok().flatten()?)))
-        .collect()
-}
-
-fn describe(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("ended with exit code {code}"),
-        ExitStatus::Signal(number) => format!("was killed by signal {number}"),
     }
 }

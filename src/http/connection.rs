@@ -165,6 +165,25 @@ impl Connection {
                 == Some(Errno::AGAIN)
     }
 
+    /// A request has begun, and is not whole.
+    pub fn is_arriving(&self) -> bool {
+        match self.stage {
+            Stage::Idle => !self.is_idle(),
+            Stage::Head | Stage::Body(_) => true,
+            Stage::Answer(_) | Stage::Drain(_) => false,
+        }
+    }
+
+    /// Its socket, where nothing was read that is not answered.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Waits for a request.
+    pub fn expect(self: Box<Self>) {
+        self.park(EventFlags::IN);
+    }
+
     /// Does what `ready` allows. `scratch` is the worker's, lent for reading.
     pub fn wake(mut self: Box<Self>, ready: EventFlags, scratch: &mut [u8]) {
         if let Stage::Answer(mut outgoing) = self.stage {
@@ -376,7 +395,9 @@ impl Connection {
                 // What was read behind the request is a worker's affair; room there is at once.
                 self.park(EventFlags::OUT);
             }
-            Ending::Keep if self.half_closed || wire.is_closing() => {}
+            Ending::Keep if self.half_closed => {}
+            // One more that has come in spite of that is answered.
+            Ending::Keep if wire.is_closing() && self.is_idle() => {}
             Ending::Keep => {
                 self.rest();
                 self.park(EventFlags::IN);

@@ -14,7 +14,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
-    accept_with, acceptfrom_with, recv, shutdown, socket_with, sockopt,
+    accept_with, acceptfrom_with, getpeername, recv, shutdown, socket_with, sockopt,
 };
 
 use super::answer::{Ending, Outgoing, Terms};
@@ -114,6 +114,15 @@ impl Listener {
     }
 }
 
+/// Who is at the other end of a connection; `None`: nobody any more.
+pub fn peer_of(socket: &OwnedFd) -> Option<Peer> {
+    let address = getpeername(socket).ok()??;
+    if address.address_family() == AddressFamily::UNIX {
+        return peer_credentials(socket).ok().map(Peer::Unix);
+    }
+    SocketAddr::try_from(address).ok().map(Peer::Tcp)
+}
+
 fn tcp_address(address: Option<SocketAddrAny>) -> Option<SocketAddr> {
     SocketAddr::try_from(address?).ok()
 }
@@ -126,10 +135,14 @@ pub fn accept(wire: &Arc<Wire>, index: usize, scratch: &mut [u8]) {
         if !wire.is_ready() {
             return;
         }
+        let Some(entry) = wire.enter() else {
+            return;
+        };
         match wire.listener(index).accept() {
             Ok((mut socket, peer)) => {
                 wire.spare(&mut socket);
                 let admitted = wire.admit(socket, peer);
+                drop(entry);
                 wire.listen(index);
                 match admitted {
                     Ok(connection) => connection.wake(EventFlags::IN, scratch),

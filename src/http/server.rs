@@ -3,6 +3,7 @@
 //! Owns the threads; decides nothing. Called by the daemon.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,13 +11,18 @@ use std::thread;
 use std::time::Duration;
 
 use super::service::Erased;
-use super::wire::{Subject, Wire};
+use super::wire::{Patience, Subject, Wire};
 use super::{End, Limits, Listener, Service, listener};
+use crate::clock::BootTime;
 
 /// Enough for a request through JSON, redb and bcrypt, as measured.
 const STACK_BYTES: usize = 256 * 1024;
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
+/// How long [`Server::drain`] waits for answers that others work out.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+/// The same for requests that have begun to arrive.
+const ARRIVAL_PATIENCE: Duration = Duration::from_secs(3);
 /// How long [`Server::shutdown`] waits for what is being answered.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -71,10 +77,32 @@ impl Server {
         Arc::clone(&self.wire.streams)
     }
 
+    /// Serves connections, too, that another server has given up by [`drain`](Server::drain).
+    pub fn take_over(&self, sockets: Vec<OwnedFd>) {
+        self.wire.take_over(sockets);
+    }
+
+    /// Stops accepting, tells streams to end, and returns when all that was asked is answered: after 0.5 s also if it is
+    /// not, after 3 s also if a request is still on its way. `why` is what the streams are told. Connections on which no
+    /// request has begun are given to `idle`: none is read from, so that another server can go on with them.
+    pub fn drain(&self, why: End, idle: &mut dyn FnMut(OwnedFd)) {
+        let patience = Patience {
+            answers: ANSWER_PATIENCE,
+            arriving: ARRIVAL_PATIENCE,
+        };
+        self.wire.drain(why, patience, idle);
+    }
+
     /// Stops accepting, closes idle connections, tells streams to end, and returns when all others have their answers and
     /// all streams have ended, or after 5 s. `why` is what the streams are told.
     pub fn shutdown(&self, why: End) {
-        self.wire.close(why, SHUTDOWN_PATIENCE);
+        let patience = Patience {
+            answers: SHUTDOWN_PATIENCE,
+            arriving: SHUTDOWN_PATIENCE,
+        };
+        let until = BootTime::now() + SHUTDOWN_PATIENCE;
+        self.wire.drain(why, patience, &mut drop);
+        self.wire.streams.wait_for_all(until);
     }
 }
 

@@ -101,6 +101,13 @@ impl Table {
             .take(&mut self.held)
     }
 
+    /// Whether one that waits meets the condition.
+    pub fn any(&self, condition: impl Fn(&Connection) -> bool) -> bool {
+        self.places
+            .iter()
+            .any(|place| place.waiting.as_deref().is_some_and(&condition))
+    }
+
     /// Gives all that wait and meet the condition.
     pub fn take_all(
         &mut self,

@@ -8,7 +8,7 @@ mod room;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use rustix::time::{
 };
 
 use super::connection::Connection;
+use super::listener::peer_of;
 use super::service::Behind;
 use super::stream::{End, Streams};
 use super::table::{Key, Table};
@@ -31,6 +32,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a client that has connected has to send its first request, when the server closes.
 const GREETING: Duration = Duration::from_millis(300);
+
+/// How often connections are looked at that hold up the server's end.
+const NAP: Duration = Duration::from_millis(20);
+
+/// How long the server's end waits for clients.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For requests that are being worked out, and for answers to be read.
+    pub answers: Duration,
+    /// For requests that have begun to arrive: no less than for `answers`.
+    pub arriving: Duration,
+}
 
 /// What an event is about.
 pub enum Subject {
@@ -68,6 +81,8 @@ pub struct Wire {
     /// Told when the last connection has ended.
     empty: Condvar,
     closing: AtomicBool,
+    /// Workers that may hold a connection that has no place yet.
+    entering: AtomicUsize,
     /// What a connection takes has run out, and that was said.
     starved: AtomicBool,
 }
@@ -112,6 +127,15 @@ impl Drop for Lease {
     }
 }
 
+/// See [`Wire::enter`].
+pub struct Entry<'w>(&'w Wire);
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.0.entering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Wire {
     pub fn new(
         listeners: Vec<Listener>,
@@ -131,6 +155,7 @@ impl Wire {
             state: Mutex::default(),
             empty: Condvar::new(),
             closing: AtomicBool::new(false),
+            entering: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
         };
         wire.add(&wire.timer, Subject::Timer, EventFlags::IN)?;
@@ -192,7 +217,7 @@ impl Wire {
 
     /// No connection is kept for another request.
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+        self.closing.load(Ordering::SeqCst)
     }
 
     /// Blocks until something is ready: what, and for what.
@@ -307,31 +332,66 @@ impl Wire {
         );
     }
 
-    /// Stops accepting, closes what is idle, tells streams to end, and waits, up to `patience`, until all that is over and
-    /// the rest is answered.
-    pub fn close(&self, why: End, patience: Duration) {
-        self.closing.store(true, Ordering::Relaxed);
+    /// The right to accept a connection, until it has its place; `None`: none is accepted any more.
+    pub fn enter(&self) -> Option<Entry<'_>> {
+        // In this order, so that whoever closes sees either this or nobody.
+        self.entering.fetch_add(1, Ordering::SeqCst);
+        let entry = Entry(self);
+        (!self.is_closing()).then_some(entry)
+    }
+
+    /// Stops accepting, tells streams to end, gives connections on which no request has begun to `idle`, and waits until
+    /// the others are answered or its `patience` is over.
+    pub fn drain(&self, why: End, patience: Patience, idle: &mut dyn FnMut(OwnedFd)) {
+        self.closing.store(true, Ordering::SeqCst);
         for listener in self.listeners().iter() {
             // Fails only if it is out of the set already.
             let _ = epoll::delete(&self.epoll, &**listener);
         }
-        let until = BootTime::now() + patience;
         self.streams.close(why);
-        // Who has just connected is about to ask, and is not to be refused.
-        self.close_all(Connection::is_idle_again, BootTime::now() + GREETING);
-        self.close_all(Connection::is_idle, until);
-        self.streams.wait_for_all(until);
+        let begin = BootTime::now();
+        let greeted = match why {
+            // Another one takes them over.
+            End::Handover => begin,
+            // Who has just connected is about to ask, and is not to be refused.
+            End::Shutdown | End::Session => begin + GREETING,
+        };
+        loop {
+            let now = BootTime::now();
+            let may_leave = match now < greeted {
+                true => Connection::is_idle_again,
+                false => Connection::is_idle,
+            };
+            let leaving: Vec<_> = self.lock().table.take_all(may_leave).collect();
+            for mut connection in leaving {
+                self.forget(&mut connection);
+                idle(connection.into_socket());
+            }
+            let state = self.lock();
+            let left = match state.table.any(Connection::is_arriving) {
+                true => begin + patience.arriving,
+                false => begin + patience.answers,
+            };
+            let is_empty = state.table.open() == 0 && self.entering.load(Ordering::SeqCst) == 0;
+            if is_empty || now >= left {
+                return;
+            }
+            let nap = left.since(now).min(NAP);
+            // Wakes when the last has ended; what the others come to is seen each time.
+            let _ = self.empty.wait_timeout(state, nap);
+        }
     }
 
-    /// Closes those of the waiting connections that may be closed, and waits for the others to end.
-    fn close_all(&self, may_be: impl Fn(&Connection) -> bool, until: BootTime) {
-        let idle: Vec<_> = self.lock().table.take_all(may_be).collect();
-        drop(idle);
-        let left = until.since(BootTime::now());
-        // Whether all have ended or patience did, there is nothing more to be done.
-        let _ = self
-            .empty
-            .wait_timeout_while(self.lock(), left, |state| state.table.open() > 0);
+    /// Takes connections over on which no request has begun.
+    pub fn take_over(self: &Arc<Self>, sockets: Vec<OwnedFd>) {
+        for socket in sockets {
+            // Else the client has left meanwhile.
+            if let Some(peer) = peer_of(&socket)
+                && let Ok(connection) = self.admit(socket, peer)
+            {
+                connection.expect();
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

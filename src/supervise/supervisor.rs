@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rustix::process::Rlimit;
@@ -40,7 +39,6 @@ const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long programs that an earlier daemon left may hold up the start, all together.
 const RESUME_PATIENCE: Duration = Duration::from_millis(500);
 
-const STOPPING: Refusal = Refusal::Busy("hxe is stopping: try again when it has started anew");
 const MAILBOX_FULL: Refusal =
     Refusal::Busy("Too many requests are waiting for this program: try again");
 const NO_DESCRIPTORS: Refusal = Refusal::Busy(
@@ -75,9 +73,8 @@ pub struct Supervisor {
     programs: RwLock<BTreeMap<ProgramId, Handle>>,
     /// Held over a change of the store and its publication, so that both have the same order.
     changes: Mutex<()>,
-    stopping: AtomicBool,
-    /// All programs are being stopped, for the daemon's end.
-    ending: AtomicBool,
+    /// Nothing is changed any more: why not.
+    closed: OnceLock<&'static str>,
 }
 
 impl Supervisor {
@@ -111,8 +108,7 @@ impl Supervisor {
             settings: RwLock::new(Arc::new(settings)),
             programs: RwLock::default(),
             changes: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+            closed: OnceLock::new(),
         });
         let resumed = supervisor.take_up(programs);
         // Who asks is to see them as they are; until then, as they were.
@@ -225,7 +221,7 @@ impl Supervisor {
     /// # Errors
     /// There is no such program, or the change cannot be kept.
     pub fn set_enabled(&self, id: ProgramId, enabled: bool) -> Result<Arc<Snapshot>, Refusal> {
-        self.refuse_when_stopping()?;
+        self.refuse_when_closed()?;
         self.refuse_declared(id)?;
         let change = self.change();
         let snapshot = self.published(id).ok_or(Refusal::NotFound)?.get();
@@ -253,7 +249,7 @@ impl Supervisor {
     }
 
     pub(super) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::SeqCst)
+        self.closed.get() == Some(&ending::STOPPING)
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -282,7 +278,7 @@ impl Supervisor {
 
     /// Checks a definition before it is kept, and takes the right to change something.
     fn admit(&self, definition: &Definition) -> Result<MutexGuard<'_, ()>, Refusal> {
-        self.refuse_when_stopping()?;
+        self.refuse_when_closed()?;
         definition.check()?;
         launch::identify(definition, &self.settings(), false)?;
         Ok(self.change())
@@ -346,10 +342,10 @@ impl Supervisor {
     fn post(&self, id: ProgramId, mail: Mail) {
         // Sent under the lock: a watcher that removes its program takes it first, and so sees all that was sent.
         let programs = self.programs();
-        let refused = match programs.get(&id) {
-            _ if self.stopping.load(Ordering::SeqCst) => Some((mail, STOPPING)),
-            None => Some((mail, Refusal::NotFound)),
-            Some(handle) => match handle.mailbox.try_send(mail) {
+        let refused = match (self.refuse_when_closed(), programs.get(&id)) {
+            (Err(refusal), _) => Some((mail, refusal)),
+            (Ok(()), None) => Some((mail, Refusal::NotFound)),
+            (Ok(()), Some(handle)) => match handle.mailbox.try_send(mail) {
                 Ok(()) => None,
                 Err(TrySendError::Full(mail)) => Some((mail, MAILBOX_FULL)),
                 Err(TrySendError::Disconnected(mail)) => Some((mail, Refusal::NotFound)),
@@ -393,11 +389,10 @@ impl Supervisor {
         }
     }
 
-    fn refuse_when_stopping(&self) -> Result<(), Refusal> {
-        if self.stopping.load(Ordering::SeqCst) {
-            Err(STOPPING)
-        } else {
-            Ok(())
+    fn refuse_when_closed(&self) -> Result<(), Refusal> {
+        match self.closed.get() {
+            Some(reason) => Err(Refusal::Busy(reason)),
+            None => Ok(()),
         }
     }
 }

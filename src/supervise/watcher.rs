@@ -25,9 +25,16 @@ use crate::sys::process::Pid;
 /// Mails that may wait; a caller beyond is told that the program is busy.
 pub(super) const MAILBOX: usize = 8;
 
-/// What callers are told whom another daemon will serve.
+/// What callers are told who wait for what another daemon will end.
 pub(super) const LEAVING: Refusal =
     Refusal::Busy("Another hxe takes over: what was asked for goes on, ask again how it ended");
+/// The same to who came too late.
+const LEFT: Refusal = Refusal::Busy("Another hxe takes over: try again in a moment");
+
+/// The same to who wants a program removed that is still being stopped.
+const LEAVING_FIRST: Refusal = Refusal::Busy(
+    "Another hxe takes over: the program is being stopped, and is not removed yet; ask for that again",
+);
 
 /// What a watcher is told.
 pub(super) enum Mail {
@@ -339,8 +346,8 @@ impl Watcher {
     fn leave(&mut self) {
         for asker in self.machine.release() {
             match asker {
-                Asker::Command(caller) => caller(Err(Gone::Left.refusal())),
-                Asker::Delete(caller) => caller(Err(Gone::Left.refusal())),
+                Asker::Command(caller) => caller(Err(LEAVING)),
+                Asker::Delete(caller) => caller(Err(LEAVING_FIRST)),
             }
         }
         self.gone = Some(Gone::Left);
@@ -443,7 +450,7 @@ impl Gone {
     fn refusal(self) -> Refusal {
         match self {
             Gone::Removed => Refusal::NotFound,
-            Gone::Left => LEAVING,
+            Gone::Left => LEFT,
         }
     }
 

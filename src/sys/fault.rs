@@ -1,20 +1,29 @@
-//! Places where a test lets this process die, as SIGKILL would have it: between any two steps that must not be torn apart.
+//! Places where a test lets this process die, as SIGKILL would have it, or hang: between any two steps that must not be
+//! torn apart.
 //!
 //! In a debug build only, and only where the environment names a file: the process dies at the place whose name is in it,
-//! once. A release build has nothing of it.
+//! or hangs there if `hang ` is before the name; once. A release build has nothing of it.
 
-/// Dies here, if a test wants it.
+use std::time::Duration;
+
+/// Dies or hangs here, if a test wants it.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     let Some(path) = std::env::var_os("HXE_FAULT") else {
         return;
     };
-    let is_here = std::fs::read_to_string(&path).is_ok_and(|wanted| wanted == name);
-    if is_here && std::fs::remove_file(&path).is_ok() {
+    let Ok(wanted) = std::fs::read_to_string(&path) else {
+        return;
+    };
+    let hangs = wanted.strip_prefix("hang ");
+    if hangs.unwrap_or(&wanted) != name || std::fs::remove_file(&path).is_err() {
+        return;
+    }
+    if hangs.is_none() {
         let _ = super::process::kill(super::process::Pid::own(), libc::SIGKILL);
-        loop {
-            std::thread::park();
-        }
+    }
+    loop {
+        std::thread::park();
     }
 }
 
@@ -26,5 +35,13 @@ pub fn point(_name: &str) {}
 pub fn point_unless(is_idle: bool, name: &str) {
     if !is_idle {
         point(name);
+    }
+}
+
+/// How long to wait for what may hang: a test that lets it hang need not wait so long.
+pub fn patience(usual: Duration) -> Duration {
+    match cfg!(debug_assertions) && std::env::var_os("HXE_IMPATIENT").is_some() {
+        true => usual.min(Duration::from_secs(1)),
+        false => usual,
     }
 }

@@ -207,6 +207,12 @@ pub fn is_of_the_last(fd: impl AsFd) -> bool {
     u64::from(fd.as_fd().as_raw_fd().unsigned_abs()) >= limit.saturating_sub(KEPT_DESCRIPTORS)
 }
 
+/// Gives this process its name, for those who look for it: one executed by a descriptor bears that number.
+pub fn name_main_thread() {
+    // Fails for no name of ours. Source: prctl(2), PR_SET_NAME.
+    let _ = rustix::thread::set_name(c"hxe");
+}
+
 /// Keeps glibc from giving each thread a heap of its own: with a handful of mostly sleeping threads that only costs memory.
 pub fn use_one_heap() {
     #[cfg(target_env = "gnu")]

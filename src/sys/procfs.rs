@@ -101,10 +101,12 @@ pub fn exe(pid: i32) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(known)))
 }
 
-/// Whether a process was started with this argument; no, where we may not look.
-pub fn has_argument(pid: i32, argument: &[u8]) -> bool {
-    read(&format!("/proc/{pid}/cmdline"))
-        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == argument))
+/// What follows this option in the arguments that a process was started with; `None` also where we may not look.
+pub fn argument_of(pid: i32, option: &[u8]) -> Option<String> {
+    let line = read(&format!("/proc/{pid}/cmdline")).ok()?;
+    let mut words = line.split(|byte| *byte == 0);
+    words.find(|word| *word == option)?;
+    Some(String::from_utf8_lossy(words.next()?).into_owned())
 }
 
 /// The environment that a process was started with.
@@ -365,7 +367,7 @@ mod tests {
                 assert!(!environment.has(b"A=") && !environment.names(b""));
             }
             looks += 1;
-            if looks > 200 && has_argument(process.pid().number(), b"1000") {
+            if looks > 200 && argument_of(process.pid().number(), b"1000").is_some() {
                 return;
             }
             for stat in descendants(process.pid()) {

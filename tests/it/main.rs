@@ -62,6 +62,8 @@ mod support;
 mod survival;
 /// Changing to another binary, and leaving the programs to another daemon.
 mod upgrade;
+/// Upgrades that fail, and what happens during one.
+mod upgrade_refused;
 /// What is refused in a body or a query.
 mod validation;
 /// Opening a WebSocket, logging in there, and how it ends.

@@ -104,7 +104,7 @@ impl Supervisor {
         settings: &Settings,
         reload: bool,
     ) -> Result<Pending, Refusal> {
-        self.refuse_when_stopping()?;
+        self.refuse_when_closed()?;
         let _change = self.change();
         let all = self.list();
         let mut known: HashMap<&str, &Snapshot> = all
@@ -258,7 +258,7 @@ impl Supervisor {
             reloaded.added.push(change);
         }
         reloaded.changed = renewed.wait();
-        self.refuse_when_stopping()?;
+        self.refuse_when_closed()?;
         Ok(reloaded)
     }
 

@@ -1,6 +1,5 @@
 //! The end of the daemon: all programs are stopped, or left as they are for another one.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,10 @@ use crate::report;
 use crate::supervise::watcher::Mail;
 use crate::supervise::{Caller, Command, Done, Snapshot};
 
+/// What is said to who wants a change while all programs are stopped.
+pub(super) const STOPPING: &str = "hxe is stopping: try again when it has started anew";
+/// The same while they are left to another daemon.
+const LEAVING: &str = "Another hxe takes over: try again in a moment";
 /// How long watchers that are busy may hold up a daemon that leaves.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long watchers that are busy may hold up the signals of the daemon's end, all together.
@@ -26,9 +29,8 @@ impl Supervisor {
             .programs
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        self.ending.store(true, Ordering::SeqCst);
         // Under the lock that `post` sends under: what was sent before is stopped, what comes later is refused.
-        self.stopping.store(true, Ordering::SeqCst);
+        let _ = self.closed.set(STOPPING);
         let mut running: Vec<(Arc<Snapshot>, SyncSender<Mail>)> = programs
             .values()
             .map(|handle| (handle.published.get(), handle.mailbox.clone()))
@@ -89,7 +91,7 @@ impl Supervisor {
             .programs
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        self.stopping.store(true, Ordering::SeqCst);
+        let _ = self.closed.set(LEAVING);
         let mailboxes: Vec<_> = programs
             .values()
             .map(|handle| handle.mailbox.clone())

@@ -1,5 +1,6 @@
 //! What the tests share: the real daemon in a directory of its own, a raw HTTP client, programs, waiting.
 
+mod build;
 mod client;
 mod daemon;
 mod follower;
@@ -11,6 +12,7 @@ mod websocket;
 
 use std::time::{Duration, Instant};
 
+pub use build::{NEW, OLD, another_build, replace, server, upgraded};
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
 pub use follower::Follower;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::build::copy_binary;
 use super::running::Running;
 use super::{Daemon, PATIENCE, became};
 
@@ -258,8 +259,7 @@ impl Setup {
         }
         let copy = self.path("hxe");
         if !copy.exists() {
-            fs::copy(&built, &copy).expect("the directory can be written");
-            allow(&copy, 0o755);
+            copy_binary(&built, &copy);
         }
         copy
     }
