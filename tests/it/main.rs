@@ -36,6 +36,8 @@ mod local;
 mod logs;
 /// CPU, memory, counts.
 mod metrics;
+/// The daemon as the first process of a container.
+mod pid_1;
 /// Definitions: create, read, list, replace, delete.
 mod programs;
 /// The session with curl that the API reference ends with.

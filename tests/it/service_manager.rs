@@ -2,7 +2,7 @@ use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
 
-use crate::support::{PATIENCE, Setup};
+use crate::support::{PATIENCE, Setup, kill, upgraded};
 
 /// A daemon's setup, and the socket of its service manager.
 fn managed() -> (Setup, UnixDatagram) {
@@ -33,6 +33,29 @@ fn it_hears_when_the_daemon_is_ready_reloads_and_stops() {
         "{reloading}"
     );
     assert_eq!(told(&manager), "READY=1");
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(told(&manager), "STOPPING=1");
+}
+
+#[test]
+fn it_hears_of_an_upgrade_and_of_a_daemon_that_comes_back() {
+    let (setup, manager) = managed();
+    let mut daemon = setup.start();
+    assert_eq!(told(&manager), "READY=1");
+    assert_eq!(upgraded(&daemon)["state"], "done");
+    let reloading = told(&manager);
+    assert!(
+        reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+        "{reloading}"
+    );
+    assert_eq!(told(&manager), "READY=1");
+    // By the guardian that has become another binary since.
+    kill(daemon.server_pid(), Signal::KILL);
+    assert_eq!(told(&manager), "READY=1");
+    // One that is given up is no reason to say anything.
+    let config = daemon.setup.path("hxe.toml");
+    std::fs::write(config, "mistake").unwrap();
+    assert_eq!(upgraded(&daemon)["state"], "given_up");
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(told(&manager), "STOPPING=1");
 }

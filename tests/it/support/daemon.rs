@@ -19,6 +19,8 @@ use super::{
 pub struct Daemon {
     pub setup: Setup,
     running: Running,
+    /// The process that was started; of a namespace, its first.
+    pid: i32,
     pub address: SocketAddr,
     token: OnceLock<String>,
     ended: bool,
@@ -28,9 +30,14 @@ pub struct Daemon {
 
 impl Daemon {
     pub(super) fn new(setup: Setup, running: Running, address: SocketAddr) -> Daemon {
+        let pid = match setup.is_process_1() {
+            true => children(running.pid())[0],
+            false => running.pid(),
+        };
         Daemon {
             setup,
             running,
+            pid,
             address,
             token: OnceLock::new(),
             ended: false,
@@ -55,7 +62,7 @@ impl Daemon {
 
     /// The process that was started: the guardian, unless there is none.
     pub fn pid(&self) -> i32 {
-        self.running.pid()
+        self.pid
     }
 
     /// The process that serves. With a guardian it can be away for a moment.
@@ -177,7 +184,7 @@ impl Daemon {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        self.running.signal(signal);
+        kill(self.pid, signal);
     }
 
     /// Has it read this configuration in place of its own.

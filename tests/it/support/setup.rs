@@ -22,6 +22,8 @@ pub struct Setup {
     variables: Vec<(&'static str, String)>,
     user: Option<u32>,
     open_files: Option<String>,
+    /// Runs it as process 1 of a namespace of its own, behind this line of shell.
+    prepared_by: Option<&'static str>,
     guarded: bool,
     /// Runs a copy of the binary.
     copied: bool,
@@ -41,6 +43,7 @@ impl Setup {
             variables: Vec::new(),
             user: None,
             open_files: None,
+            prepared_by: None,
             guarded: true,
             copied: false,
             home: Arc::new(home),
@@ -118,6 +121,48 @@ impl Setup {
     pub fn soft_open_files(mut self, limit: u32) -> Setup {
         self.open_files = Some(format!("-S -n {limit}"));
         self
+    }
+
+    /// Runs the daemon as process 1 of a pid namespace, behind a line of shell in a mount namespace, where `$HOME` is the
+    /// daemon's directory.
+    pub fn process_1(mut self, prepared_by: &'static str) -> Setup {
+        self.prepared_by = Some(prepared_by);
+        self
+    }
+
+    pub fn is_process_1(&self) -> bool {
+        self.prepared_by.is_some()
+    }
+
+    /// Why no namespace can be made here as [`process_1`](Setup::process_1) needs it.
+    pub fn lacks_namespaces(&self) -> Option<String> {
+        let tried = self.in_namespace().arg("/bin/true").output();
+        match tried {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Some(format!("unshare: {error}")),
+        }
+    }
+
+    /// What makes the namespaces and then becomes what is added.
+    fn in_namespace(&self) -> Command {
+        let mut command = Command::new("unshare");
+        let script = format!(
+            "{}; unset HOME; exec \"$0\" \"$@\"",
+            self.prepared_by.unwrap_or(":")
+        );
+        command
+            .args([
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+                "/bin/sh",
+                "-ec",
+            ])
+            .arg(script)
+            .env("HOME", self.home.path());
+        command
     }
 
     /// A path in the daemon's directory.
@@ -229,6 +274,11 @@ impl Setup {
     fn command(&self, args: &[&str]) -> Command {
         let file = self.write();
         let mut command = match &self.open_files {
+            _ if self.is_process_1() => {
+                let mut command = self.in_namespace();
+                command.arg(self.binary());
+                command
+            }
             None => Command::new(self.binary()),
             Some(limit) => {
                 let mut shell = Command::new("/bin/sh");
@@ -244,6 +294,9 @@ impl Setup {
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        if self.is_process_1() {
+            command.env("HOME", self.home.path());
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         if let Some(uid) = self.user {
             command.uid(uid).gid(uid);
