@@ -223,6 +223,7 @@ impl Daemon {
         )
         .map_err(in_store)?;
         let pending = supervisor.declare(config.declared(), &supervision(&config), false);
+        let pending = pending.unwrap_or_default();
         link.settle(|pid| children.contains(pid.number()));
         let api = Api::new(
             config.api.clone(),
@@ -280,10 +281,8 @@ impl Daemon {
         {
             report::warn(format_args!("standard error cannot be let go: {error}"));
         }
-        supervisor.autostart(|| !requests.is_end());
-        if let Ok(pending) = pending {
-            reloader.finish_start(pending);
-        }
+        supervisor.autostart(|| !requests.is_end(), &pending);
+        reloader.finish_start(pending);
         Ok(Daemon {
             pid_file,
             requests,

@@ -121,13 +121,15 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Starts the enabled programs, in order of id, as long as they are wanted.
-    pub fn autostart(&self, wanted: impl Fn() -> bool) {
+    /// Starts the enabled programs, in order of id, as long as they are wanted, but not those that are to be removed.
+    pub fn autostart(&self, wanted: impl Fn() -> bool, pending: &Pending) {
         let enabled: Vec<_> = self
             .programs()
-            .values()
-            .filter(|handle| handle.published.get().program.definition.enabled)
-            .map(|handle| handle.mailbox.clone())
+            .iter()
+            .filter(|(id, handle)| {
+                !pending.removes(**id) && handle.published.get().program.definition.enabled
+            })
+            .map(|(_, handle)| handle.mailbox.clone())
             .collect();
         for mailbox in enabled {
             if !wanted() {
@@ -142,6 +144,9 @@ impl Supervisor {
     /// Takes new settings for all programs.
     pub fn set(&self, settings: Settings) {
         let _change = self.change();
+        if *self.settings() == settings {
+            return;
+        }
         let settings = Arc::new(settings);
         *self
             .settings
@@ -357,7 +362,11 @@ impl Supervisor {
                 caller(Err(refusal));
             }
             Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
-            Some((Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake, _)) | None => {}
+            Some((
+                Mail::Autostart | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake,
+                _,
+            ))
+            | None => {}
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) enum Mail {
     },
     /// Stop, then remove the program.
     Delete(Caller<()>),
+    /// It is to be started as the daemon does, now or by the next one.
+    Due,
     /// Start, as the daemon does.
     Autostart,
     /// Dropping the sender says that all mail before this one has been acted on.
@@ -227,6 +229,10 @@ impl Watcher {
             Some(Mail::Command(command, caller)) => self.command(command, caller),
             Some(Mail::Renew { changed, caller }) => self.renew(changed, caller),
             Some(Mail::Delete(caller)) => self.delete(caller),
+            Some(Mail::Due) => {
+                self.due = true;
+                self.record();
+            }
             Some(Mail::Autostart) => {
                 if std::mem::take(&mut self.due) {
                     self.step(Event::Autostart);
@@ -459,7 +465,7 @@ impl Gone {
         match mail {
             Mail::Command(_, caller) | Mail::Renew { caller, .. } => caller(Err(self.refusal())),
             Mail::Delete(caller) => caller(Err(self.refusal())),
-            Mail::Autostart | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
+            Mail::Autostart | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
         }
     }
 }

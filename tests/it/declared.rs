@@ -233,6 +233,39 @@ fn what_is_changed_and_removed_while_the_daemon_is_away_is_carried_out_by_the_ne
 }
 
 #[test]
+fn a_program_whose_file_is_gone_or_changed_before_the_start_does_not_run_as_it_was() {
+    let setup = Setup::new();
+    let marks = setup.path("scratch");
+    let declare = |name: &str, mark: &str| {
+        let script = format!("touch {}; exec sleep 1000", text(&marks.join(mark)));
+        let lines = format!(
+            "name = {name:?}\ncommand = \"/bin/sh\"\nargs = \"-c '{script}'\"\nenabled = true\n"
+        );
+        setup.declare(&format!("{name}.toml"), &lines);
+    };
+    declare("gone", "gone");
+    declare("changed", "old");
+    setup.declare("later.toml", "name = \"later\"\ncommand = \"/bin/true\"\n");
+    let mut daemon = setup.start();
+    running(&daemon, "gone");
+    running(&daemon, "changed");
+    until(|| marks.join("gone").exists() && marks.join("old").exists());
+    assert_eq!(daemon.stop(), Some(0));
+    drop(daemon);
+    for mark in ["gone", "old"] {
+        fs::remove_file(marks.join(mark)).expect("it is there");
+    }
+    setup.undeclare("gone.toml");
+    declare("changed", "new");
+    setup.declare_sleeper("later");
+    let daemon = setup.start();
+    running(&daemon, "changed");
+    running(&daemon, "later");
+    until(|| marks.join("new").exists() && daemon.get("/api/program/gone").status == 404);
+    assert!(!marks.join("gone").exists() && !marks.join("old").exists());
+}
+
+#[test]
 fn a_name_of_a_file_and_of_the_api_is_refused_and_both_are_named() {
     let setup = Setup::new();
     let file = setup.declare_sleeper("a");

@@ -55,6 +55,11 @@ impl Pending {
         self.changed.is_empty() && self.removed.is_empty()
     }
 
+    /// Whether this program is to be removed.
+    pub(super) fn removes(&self, id: ProgramId) -> bool {
+        self.removed.binary_search(&id).is_ok()
+    }
+
     /// Leaves the start of new programs to the start of the daemon.
     pub fn without_starts(self) -> Pending {
         Pending {
@@ -151,7 +156,7 @@ impl Supervisor {
             .collect();
         pending.removed.sort_unstable();
         for program in self.keep(rows, reload)? {
-            self.take(program, &mut pending);
+            self.take(program, reload, &mut pending);
         }
         Ok(pending)
     }
@@ -183,14 +188,17 @@ impl Supervisor {
     }
 
     /// Publishes a program that is new or has a new definition.
-    fn take(self: &Arc<Self>, program: Program, pending: &mut Pending) {
+    fn take(self: &Arc<Self>, program: Program, reload: bool, pending: &mut Pending) {
         let id = program.id;
         if let Some(published) = self.published(id) {
             let effective = launch::effective(&program.definition, &self.settings());
-            let matters = {
-                let earlier = published.get();
-                earlier.program.definition.fingerprint() != program.definition.fingerprint()
-            };
+            let earlier = published.get();
+            let old = &earlier.program.definition;
+            let matters = old.fingerprint() != program.definition.fingerprint();
+            let is_enabled = program.definition.enabled && !old.enabled;
+            if is_enabled && !reload && earlier.started_at.is_none() {
+                self.post(id, Mail::Due);
+            }
             published.update(|snapshot| {
                 snapshot.program = Arc::new(program);
                 snapshot.effective = Arc::new(effective);
