@@ -1,6 +1,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use rustix::process::Signal;
 
@@ -300,6 +302,78 @@ fn a_daemon_that_is_killed_again_and_again_before_it_serves_is_soon_back() {
         until(|| !is_alive(server));
     }
     assert_eq!(daemon.program(&id).pid(), pid);
+}
+
+/// Says that something is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn kills_in_a_row_change_nothing_lose_no_line_and_refuse_no_request() {
+    let daemon = Setup::new().key("logs", "max_size", "\"256MiB\"").start();
+    let noisy = daemon.create(&sh("noisy", "i=0; while :; do i=$((i+1)); echo $i; done"));
+    let noisy = noisy.started();
+    daemon.create(&sleeper("quiet")).started();
+    daemon
+        .create(&sh("failed", "exit 3"))
+        .started()
+        .reaches("failed");
+    daemon
+        .create(&sh("ended", "exit 0"))
+        .started()
+        .reaches("exited");
+    daemon.create(&sleeper("stopped")).started().stopped();
+    daemon.create(&sleeper("new"));
+    let before = daemon.get("/api/program").ok(200);
+    let uptime = || {
+        let metrics = daemon.get(&noisy.path("/metrics")).ok(200);
+        metrics["metrics"]["uptime"].as_f64().expect("it runs")
+    };
+    let mut up = uptime();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Also where an assertion fails: nobody is to ask for ever.
+        let is_over = Over(&over);
+        let asking = scope.spawn(|| {
+            let mut answered = 0;
+            while !over.load(Ordering::Relaxed) {
+                let token = daemon.token();
+                let mut connection = daemon.sent(format!(
+                    "GET /api/program HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+                ));
+                // None where it was accepted by the one that died over it.
+                if let Some(reply) = connection.reply_or_end() {
+                    assert_eq!(reply.ok(200), before);
+                    answered += 1;
+                }
+            }
+            answered
+        });
+        for _ in 0..8 {
+            let server = daemon.server_pid();
+            kill(server, Signal::KILL);
+            until(|| !is_alive(server));
+            assert_eq!(daemon.get("/api/program").ok(200), before);
+            let now = uptime();
+            assert!(now >= up);
+            up = now;
+        }
+        drop(is_over);
+        assert!(asking.join().unwrap() > 0);
+    });
+    noisy.stopped();
+    let text = String::from_utf8(noisy.stdout()).unwrap();
+    let mut next = 1;
+    for line in text.lines() {
+        assert_eq!(line, next.to_string());
+        next += 1;
+    }
+    assert!(next > 1);
 }
 
 /// Where the daemon can die on the way of a program, see `sys::fault` in the daemon.
