@@ -30,6 +30,9 @@ EVENTS = {
     "kill the daemon again and again": 2,
     "kill the guardian": 3,
     "kill both": 3,
+    "kill both, and programs": 2,
+    "crash the daemon": 2,
+    "kill the daemon of a stopped guardian, and programs": 2,
     "kill a program": 6,
     "upgrade": 3,
     "upgrade, and kill the daemon": 1,
@@ -154,23 +157,27 @@ class Chaos:
                 if pid is not None:
                     kill(pid)
                 time.sleep(self.random.random() * 0.1)
-        elif event in ("kill the guardian", "kill both"):
+        elif event == "crash the daemon":
+            pid = service.daemon()
+            if pid is not None:
+                kill(pid, self.random.choice((signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGPIPE)))
+        elif event == "kill the daemon of a stopped guardian, and programs":
+            pid = service.daemon()
+            service.process.send_signal(signal.SIGSTOP)
+            if pid is not None:
+                kill(pid)
+            self.kill_programs()
+            service.process.send_signal(signal.SIGCONT)
+        elif event in ("kill the guardian", "kill both", "kill both, and programs"):
             with self.counting:
-                service.kill_guardian(event == "kill both")
+                service.kill_guardian(event != "kill the guardian")
+                if event == "kill both, and programs":
+                    self.kill_programs()
                 time.sleep(self.random.choice((0, 0, 0.05, 0.5)) * self.random.random())
                 service.start()
                 self.excuse()
         elif event == "kill a program":
-            living = self.processes()
-            names = {program.id: name for name, program in self.changes.programs.copy().items()}
-            candidates = sorted(identity for identity in living if identity in names)
-            if candidates:
-                identity = self.random.choice(candidates)
-                self.pids.pop(names[identity], None)
-                pid = living[identity][0]
-                kill(pid)
-                # On a busy machine it dies when there is a CPU for that.
-                wait_for(lambda: pid in self.living(), lambda lives: not lives)
+            self.kill_programs(1)
         elif event.startswith("upgrade"):
             service.replace_binary()
             service.process.send_signal(signal.SIGUSR2)
@@ -190,6 +197,17 @@ class Chaos:
             self.stop_and_start()
         else:
             self.fill()
+
+    def kill_programs(self, number=3):
+        living = self.processes()
+        names = {program.id: name for name, program in self.changes.programs.copy().items()}
+        candidates = sorted(identity for identity in living if identity in names)
+        for identity in self.random.sample(candidates, min(number, len(candidates))):
+            self.pids.pop(names[identity], None)
+            pid = living[identity][0]
+            kill(pid)
+            # On a busy machine it dies when there is a CPU for that.
+            wait_for(lambda: pid in self.living(), lambda lives: not lives)
 
     def patiently(self, ask):
         while True:

@@ -177,8 +177,8 @@ log_dir = "{self.path('log')}"
             time.sleep(0.01)
 
 
-def kill(pid):
+def kill(pid, number=signal.SIGKILL):
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         pass

@@ -220,7 +220,7 @@ fn what_was_stopped_stays_so_after_a_kill_and_starts_after_an_orderly_end() {
 #[test]
 fn no_line_is_lost_by_kills_at_full_speed() {
     for (setup, dies) in DEATHS {
-        const LINES: usize = 300_000;
+        const LINES: usize = 200_000;
         let mut daemon = setup().start();
         let script = format!(
             "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done; echo done; sleep 1000"
