@@ -4,6 +4,8 @@
 mod auth;
 /// The Rust client, method by method.
 mod client;
+/// Wall clocks that are wrong, and jump.
+mod clocks;
 /// hxe.toml, `--check`, the environment, the command line.
 mod config;
 /// Which web pages may ask.
