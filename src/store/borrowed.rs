@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Error, META, PROGRAMS, Store, file, programs, record};
+use super::{Error, META, PROGRAMS, Store, file, programs, record, reserve};
 use crate::clock::boot_id;
 use crate::program::Program;
 use crate::report;
@@ -37,6 +37,7 @@ impl Store {
                 Store::borrow(Some(state_dir), run_dir)
             }
             Ok(store) => {
+                reserve::hold(state_dir);
                 if let Err(error) = store.take_over(run_dir) {
                     report::error(format_args!(
                         "what was kept in {} while the database could not be written is lost: {error}",

@@ -3,10 +3,10 @@
 //! Never decides that a file is damaged because the system failed: no space, no descriptors or a lock are errors.
 //! Called by [`super::Store`] only.
 
-use std::fs::File;
-use std::io;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::Path;
 
 use redb::Database;
@@ -27,16 +27,89 @@ const CACHE_BYTES: usize = 256 * 1024;
 /// An open database and the file it is in.
 pub(super) struct Open {
     pub(super) database: Database,
+    /// To look at what the database has written; read at given places only.
+    file: File,
     /// Device and inode.
     identity: (u64, u64),
 }
 
 impl Open {
-    pub(super) fn new(database: Database, file: &std::fs::Metadata) -> Open {
-        Open {
+    /// Builds the database of `file` and checks with `check` that it is as it should be.
+    fn new(file: File, check: impl FnOnce(&Database) -> Result<(), Error>) -> Result<Open, Error> {
+        let kept = file.try_clone().map_err(Error::Disk)?;
+        let database = build(file)?;
+        check(&database)?;
+        Open::of(database, kept)
+    }
+
+    /// The open database of `file`.
+    pub(super) fn of(database: Database, file: File) -> Result<Open, Error> {
+        let metadata = file.metadata().map_err(Error::Disk)?;
+        Ok(Open {
             database,
-            identity: (file.dev(), file.ino()),
+            file,
+            identity: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// Gives the database a file with its name again, where that was removed, alone or with `state_dir` as a whole: all
+    /// that was ever acknowledged is still in the one that has no name any more.
+    ///
+    /// # Errors
+    /// It cannot be written, or has its name elsewhere: `state_dir` was moved or another file system lies over it. All
+    /// is as it was then.
+    pub(super) fn put_back(&mut self, state_dir: &Path) -> Result<(), Error> {
+        let path = state_dir.join(NAME);
+        match std::fs::symlink_metadata(&path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) => {}
+            // What lies there is looked at when it is used.
+            _ => return Ok(()),
         }
+        if self.file.metadata().map_err(Error::Disk)?.nlink() > 0 {
+            return Err(disk(Errno::NOENT));
+        }
+        let path = path.display();
+        match self.write_anew(state_dir) {
+            Ok(open) => {
+                *self = open;
+                report::error(format_args!(
+                    "the database {path} was removed while it was in use: it is written anew, with all that was in it"
+                ));
+                Ok(())
+            }
+            Err(error) => {
+                report::error(format_args!(
+                    "the database {path} was removed and cannot be written anew: until then nothing can be changed"
+                ));
+                Err(error)
+            }
+        }
+    }
+
+    fn write_anew(&self, state_dir: &Path) -> Result<Open, Error> {
+        make_dir(state_dir).map_err(Error::Disk)?;
+        let dir = open_dir(state_dir)?;
+        create(&dir, |mut file| {
+            let mut bytes = vec![0; 64 * 1024];
+            let mut at = 0;
+            loop {
+                match self.file.read_at(&mut bytes, at) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        file.write_all(&bytes[..n]).map_err(Error::Disk)?;
+                        at += n as u64;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Error::Disk(error)),
+                }
+            }
+            file.sync_all().map_err(Error::Disk)?;
+            super::caught(|| Open::new(file, super::check_tables))
+        })
     }
 
     /// Checks that the file still has its name in `state_dir`.
@@ -60,7 +133,7 @@ impl Open {
 pub(super) fn open_or_create(state_dir: &Path) -> Result<Open, Error> {
     let dir = open_dir(state_dir)?;
     let Some(file) = open_file(&dir, state_dir, OFlags::RDWR)? else {
-        return create(&dir);
+        return create(&dir, new_database);
     };
     match open_database(file) {
         Err(Error::Database(cause)) => {
@@ -69,7 +142,7 @@ pub(super) fn open_or_create(state_dir: &Path) -> Result<Open, Error> {
                 "the database {} is damaged ({cause}): it is kept as {aside}, and hxe starts with no programs",
                 state_dir.join(NAME).display(),
             ));
-            create(&dir)
+            create(&dir, new_database)
         }
         outcome => outcome,
     }
@@ -148,20 +221,35 @@ fn open_database(file: File) -> Result<Open, Error> {
             "it is empty".to_owned(),
         )));
     }
-    super::caught(|| {
-        let database = build(file)?;
-        super::check_tables(&database)?;
-        Ok(Open::new(database, &metadata))
-    })
+    super::caught(|| Open::new(file, super::check_tables))
 }
 
-fn create(dir: &OwnedFd) -> Result<Open, Error> {
+/// `state_dir` with its parents, as at the first start.
+fn make_dir(state_dir: &Path) -> io::Result<()> {
+    if let Some(parent) = state_dir.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(state_dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn new_database(file: File) -> Result<Open, Error> {
+    Open::new(file, super::make_tables)
+}
+
+/// Makes the file under another name, lets `fill` make a whole database of it, and only then gives it its name.
+fn create(dir: &OwnedFd, fill: impl FnOnce(File) -> Result<Open, Error>) -> Result<Open, Error> {
     // Left by a start that was killed.
     match rustix::fs::unlinkat(dir, NEW_NAME, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(disk(error)),
     }
-    let made = create_and_rename(dir);
+    let made = create_and_rename(dir, fill);
     if made.is_err() {
         // The error that led here says more than one of this could.
         let _ = rustix::fs::unlinkat(dir, NEW_NAME, AtFlags::empty());
@@ -169,14 +257,14 @@ fn create(dir: &OwnedFd) -> Result<Open, Error> {
     made
 }
 
-fn create_and_rename(dir: &OwnedFd) -> Result<Open, Error> {
-    let file = new_file(dir)?;
-    let metadata = file.metadata().map_err(Error::Disk)?;
-    let database = build(file)?;
-    super::make_tables(&database)?;
+fn create_and_rename(
+    dir: &OwnedFd,
+    fill: impl FnOnce(File) -> Result<Open, Error>,
+) -> Result<Open, Error> {
+    let open = fill(new_file(dir)?)?;
     rustix::fs::renameat(dir, NEW_NAME, dir, NAME).map_err(disk)?;
     rustix::fs::fsync(dir).map_err(disk)?;
-    Ok(Open::new(database, &metadata))
+    Ok(open)
 }
 
 fn build(file: File) -> Result<Database, Error> {

@@ -8,6 +8,7 @@ mod borrowed;
 mod file;
 mod programs;
 mod record;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -15,6 +16,7 @@ mod tokens;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
@@ -99,6 +101,8 @@ pub struct Store {
     /// `None` after a failure: the next operation opens the file anew, as redb refuses all work after a failed write.
     /// One lock for all, as reads happen at the start only and writers would wait for each other anyway.
     open: Mutex<Option<file::Open>>,
+    /// No new id is this or below, whatever the counter says.
+    used: AtomicU32,
 }
 
 impl Store {
@@ -112,6 +116,7 @@ impl Store {
             dir: state_dir.to_owned(),
             lasting: true,
             open: Mutex::new(Some(open)),
+            used: AtomicU32::new(0),
         })
     }
 
@@ -120,14 +125,15 @@ impl Store {
         &self,
         op: impl FnOnce(&redb::ReadTransaction) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.run(|open| op(&open.database.begin_read()?))
+        self.run(|_| Ok(()), |open| op(&open.database.begin_read()?))
     }
 
     /// Changes, in one commit that is on disk when this returns (redb's durability is immediate unless told otherwise).
     /// An `Err` of `op` changes nothing.
     fn write<T>(&self, op: impl FnOnce(&WriteTransaction) -> Result<T, Error>) -> Result<T, Error> {
-        self.run(|open| {
-            // What is written to a file without a name is gone with this process.
+        // What is written to a file without a name is gone with this process.
+        let put_back = |open: &mut file::Open| open.put_back(&self.dir);
+        self.run(put_back, |open| {
             open.check_in_place(&self.dir)?;
             let transaction = open.database.begin_write()?;
             // Dropped without a commit, a transaction changes nothing.
@@ -138,13 +144,21 @@ impl Store {
     }
 
     /// Runs one operation on the database, which is opened anew first if the last one broke it, and given up if this
-    /// one does.
-    fn run<T>(&self, op: impl FnOnce(&file::Open) -> Result<T, Error>) -> Result<T, Error> {
+    /// one does. What cannot be made `ready` for it stays open as it is.
+    fn run<T>(
+        &self,
+        ready: impl FnOnce(&mut file::Open) -> Result<(), Error>,
+        op: impl FnOnce(&file::Open) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = match slot.take() {
+        let mut open = match slot.take() {
             Some(open) => open,
             None => file::reopen(&self.dir)?,
         };
+        if let Err(error) = ready(&mut open) {
+            *slot = Some(open);
+            return Err(error);
+        }
         let outcome = caught(|| op(&open));
         match outcome {
             Err(Error::Disk(_) | Error::Database(_)) => {

@@ -1,10 +1,11 @@
 //! Programs and the counter of their ids.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use redb::{ReadableTable, Table};
 
-use super::{Error, META, PROGRAMS, Store, record};
+use super::{Error, META, PROGRAMS, Store, record, reserve};
 use crate::clock::Timestamp;
 use crate::program::{Definition, Program, ProgramId};
 use crate::report;
@@ -33,16 +34,22 @@ impl Store {
         })
     }
 
+    /// Gives no new program this id or one below: something of such a program is still there.
+    pub fn keep_off(&self, id: ProgramId) {
+        self.used.fetch_max(id.0, Ordering::Relaxed);
+    }
+
     /// Adds a program under the next id.
     ///
     /// # Errors
     /// `NameTaken`, or the store failed.
     pub fn create(&self, definition: Definition, now: Timestamp) -> Result<Program, Error> {
+        let used = self.used.load(Ordering::Relaxed);
         self.write_for_good(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
             check_name(&table, &definition.name, None)?;
-            let id = take_id(&mut meta, &table)?;
+            let id = take_id(&mut meta, &table, used)?;
             put(
                 &mut table,
                 Program {
@@ -65,6 +72,7 @@ impl Store {
         &self,
         programs: Vec<(Option<ProgramId>, Program)>,
     ) -> Result<Vec<Program>, Error> {
+        let used = self.used.load(Ordering::Relaxed);
         self.write(|transaction| {
             let mut meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
@@ -90,7 +98,7 @@ impl Store {
                 }
                 program.id = match id {
                     Some(id) => id,
-                    None => take_id(&mut meta, &table)?,
+                    None => take_id(&mut meta, &table, used)?,
                 };
                 let file = program.declared.as_deref().map(str::to_owned);
                 names.insert(name.clone(), (program.id, file));
@@ -146,6 +154,17 @@ impl Store {
     /// # Errors
     /// `NotFound`, or the store failed.
     pub fn delete(&self, id: ProgramId) -> Result<(), Error> {
+        match self.delete_once(id) {
+            Err(Error::Disk(full)) if reserve::is_full(&full) && reserve::give_back(&self.dir) => {
+                let done = self.delete_once(id);
+                reserve::hold(&self.dir);
+                done
+            }
+            done => done,
+        }
+    }
+
+    fn delete_once(&self, id: ProgramId) -> Result<(), Error> {
         self.write_for_good(|transaction| {
             let mut table = transaction.open_table(PROGRAMS)?;
             get(&table, id)?;
@@ -212,9 +231,13 @@ fn check_name(table: &Programs, name: &str, own: Option<ProgramId>) -> Result<()
     Ok(())
 }
 
-/// The next id, which from here on is used.
-fn take_id(meta: &mut Table<&str, &[u8]>, programs: &Programs) -> Result<ProgramId, Error> {
-    let number = next_number(meta, programs)?;
+/// The next id, above those that are `used`; from here on it is, too.
+fn take_id(
+    meta: &mut Table<&str, &[u8]>,
+    programs: &Programs,
+    used: u32,
+) -> Result<ProgramId, Error> {
+    let number = next_number(meta, programs)?.max(used.saturating_add(1));
     let after = number
         .checked_add(1)
         .ok_or_else(|| Error::Database(redb::Error::Corrupted("no id is left".to_owned())))?;

@@ -14,6 +14,9 @@ use super::*;
 use crate::clock::{BootTime, Timestamp};
 use crate::program::{Definition, Program};
 
+/// What a state_dir holds.
+const FILES: [&str; 1] = ["hxe.redb"];
+
 fn dir() -> TempDir {
     tempfile::tempdir().expect("the temporary directory can be written")
 }
@@ -68,7 +71,7 @@ fn all_is_there_after_a_restart() {
     assert_eq!((second.created_at, second.updated_at), (at(1), at(2)));
     drop(store);
     assert_eq!(open(&dir).programs().unwrap(), [first, second]);
-    assert_eq!(files(&dir), ["hxe.redb"]);
+    assert_eq!(files(&dir), FILES);
 }
 
 #[test]
@@ -249,7 +252,7 @@ fn a_store_in_use_is_not_damaged() {
     add(&store, "a");
     assert!(matches!(Store::open(dir.path()), Err(Error::Locked)));
     assert_eq!(names(&store), ["a"]);
-    assert_eq!(files(&dir), ["hxe.redb"]);
+    assert_eq!(files(&dir), FILES);
 }
 
 #[track_caller]
@@ -284,7 +287,7 @@ fn a_link_in_place_of_the_new_file_is_not_followed() {
     symlink(&target, dir.path().join("hxe.redb.new")).unwrap();
     add(&open(&dir), "a");
     assert_eq!(fs::read(&target).unwrap(), b"precious");
-    assert_eq!(files(&dir), ["hxe.redb"]);
+    assert_eq!(files(&dir), FILES);
 }
 
 #[test]
@@ -292,7 +295,7 @@ fn an_unfinished_new_file_is_begun_again() {
     let dir = dir();
     fs::write(dir.path().join("hxe.redb.new"), "half").unwrap();
     add(&open(&dir), "a");
-    assert_eq!(files(&dir), ["hxe.redb"]);
+    assert_eq!(files(&dir), FILES);
 }
 
 #[test]
@@ -370,7 +373,10 @@ fn a_damaged_file_never_keeps_the_store_from_opening() {
         drop(store);
         assert_eq!(names(&open(&dir)).last().unwrap(), "new", "round {round}");
 
-        for name in files(&dir).iter().filter(|name| *name != "hxe.redb") {
+        for name in files(&dir)
+            .iter()
+            .filter(|name| !FILES.contains(&name.as_str()))
+        {
             assert!(
                 name.starts_with("hxe.redb.corrupt-"),
                 "round {round}: {name}"
@@ -434,14 +440,14 @@ fn on_a_disk_that_can_be_full(dir: &TempDir) -> (Store, Arc<AtomicBool>) {
         .write(true)
         .open(dir.path().join("hxe.redb"))
         .unwrap();
-    let metadata = file.metadata().unwrap();
+    let kept = file.try_clone().unwrap();
     let full = Arc::new(AtomicBool::new(false));
     let disk = Disk {
         file: FileBackend::new(file).unwrap(),
         full: full.clone(),
     };
     let database = redb::Builder::new().create_with_backend(disk).unwrap();
-    *store.open.lock().unwrap() = Some(file::Open::new(database, &metadata));
+    *store.open.lock().unwrap() = Some(file::Open::of(database, kept).unwrap());
     (store, full)
 }
 
@@ -458,7 +464,7 @@ fn after_a_full_disk_the_store_works_again() {
     // The store opens the file itself now, past the disk that is full.
     assert_eq!(names(&store), ["a"]);
     assert_eq!(add(&store, "c").id, ProgramId(2));
-    assert_eq!(files(&dir), ["hxe.redb"]);
+    assert_eq!(files(&dir), FILES);
 }
 
 #[test]
@@ -484,10 +490,55 @@ fn a_file_that_lost_its_name_takes_no_changes() {
         let refused = store.create(Definition::new("b", "x"), at(1));
         assert!(matches!(refused, Err(Error::Disk(_))), "{refused:?}");
     }
-    assert_eq!(files(&dir), ["away"], "no empty database takes its place");
+    assert_eq!(files(&dir), ["away"], "no other database takes its place");
     fs::rename(&away, &path).unwrap();
     add(&store, "b");
     assert_eq!(names(&store), ["a", "b"]);
+}
+
+#[test]
+fn a_file_that_was_removed_is_written_anew_with_all_that_was_in_it() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let store = Store::open(&state).unwrap();
+    add(&store, "a");
+    fs::remove_dir_all(&state).unwrap();
+    add(&store, "b");
+    fs::remove_file(state.join("hxe.redb")).unwrap();
+    store.delete(ProgramId(1)).unwrap();
+    drop(store);
+    let store = Store::open(&state).unwrap();
+    assert_eq!(names(&store), ["b"]);
+    assert_eq!(add(&store, "c").id, ProgramId(3));
+}
+
+#[test]
+fn a_file_that_was_removed_waits_until_it_can_be_written_anew() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let store = Store::open(&state).unwrap();
+    add(&store, "a");
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(&state, "in its way").unwrap();
+    for _ in 0..2 {
+        let refused = store.create(Definition::new("b", "x"), at(1));
+        assert!(matches!(refused, Err(Error::Disk(_))), "{refused:?}");
+    }
+    fs::remove_file(&state).unwrap();
+    add(&store, "b");
+    assert_eq!(names(&store), ["a", "b"]);
+}
+
+#[test]
+fn ids_that_are_known_to_be_used_are_not_given() {
+    let dir = dir();
+    let store = open(&dir);
+    store.keep_off(ProgramId(6));
+    store.keep_off(ProgramId(5));
+    assert_eq!(add(&store, "a").id, ProgramId(7));
+    assert_eq!(add(&store, "b").id, ProgramId(8));
 }
 
 #[test]
