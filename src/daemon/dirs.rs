@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as open_file};
@@ -12,6 +13,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as ope
 use crate::config::Storage;
 use crate::report;
 use crate::sys;
+use crate::sys::directory::Directory;
 use crate::sys::procfs;
 
 /// How long to wait for a lock whose holder is on its way out, or has died: a child of it that has not yet become its
@@ -19,6 +21,9 @@ use crate::sys::procfs;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a holder must look alive to be taken for that: one that was just killed may have to wait for a CPU to die on.
 const ALIVE_FOR: Duration = Duration::from_millis(200);
+
+const RUN_MODE: u32 = 0o711;
+const LOG_MODE: u32 = 0o750;
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +66,10 @@ fn holder(pid: Option<i32>) -> String {
 
 /// The open and locked directories.
 pub(super) struct Directories {
-    /// Not there where it is missing on a file system that cannot be written.
+    /// Held as long as the daemon runs. Not there where it is missing on a file system that cannot be written.
     state: Option<OwnedFd>,
-    run: OwnedFd,
-    log: OwnedFd,
+    pub(super) run: Arc<Directory>,
+    pub(super) log: Arc<Directory>,
 }
 
 impl Directories {
@@ -76,16 +81,6 @@ impl Directories {
     /// The directory that the database is in, at least for this boot.
     pub(super) fn kept_in<'a>(&self, storage: &'a Storage) -> &'a Path {
         self.state_dir(storage).unwrap_or(&storage.run_dir)
-    }
-
-    /// A further descriptor of `run_dir`.
-    pub(super) fn run(&self) -> io::Result<OwnedFd> {
-        self.run.try_clone()
-    }
-
-    /// Descriptors of `log_dir` and `run_dir` for the log room.
-    pub(super) fn for_logs(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        Ok((self.log.try_clone()?, self.run.try_clone()?))
     }
 }
 
@@ -103,8 +98,8 @@ pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
         }
         state => Some(state?),
     };
-    let run = open_one("run_dir", &storage.run_dir, 0o711)?;
-    let log = open_one("log_dir", &storage.log_dir, 0o750)?;
+    let run = open_one("run_dir", &storage.run_dir, RUN_MODE)?;
+    let log = open_one("log_dir", &storage.log_dir, LOG_MODE)?;
     let is_state = |other: &OwnedFd| {
         state
             .as_ref()
@@ -113,13 +108,50 @@ pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
     if let Some(state) = &state {
         lock("state_dir", &storage.state_dir, state)?;
     }
-    if !is_state(&run) {
+    let run_alone = !is_state(&run);
+    if run_alone {
         lock("run_dir", &storage.run_dir, &run)?;
     }
-    if !is_state(&log) && !same_file(run.as_fd(), log.as_fd()) {
+    let log_alone = !is_state(&log) && !same_file(run.as_fd(), log.as_fd());
+    if log_alone {
         lock("log_dir", &storage.log_dir, &log)?;
     }
-    Ok(Directories { state, run, log })
+    Ok(Directories {
+        state,
+        run: coming_back("run_dir", &storage.run_dir, RUN_MODE, run_alone, run),
+        log: coming_back("log_dir", &storage.log_dir, LOG_MODE, log_alone, log),
+    })
+}
+
+/// A directory that is made and locked anew when it is needed and somebody has taken it away.
+fn coming_back(
+    key: &'static str,
+    path: &Path,
+    mode: u32,
+    locked: bool,
+    open: OwnedFd,
+) -> Arc<Directory> {
+    let place = path.to_owned();
+    let again = move || {
+        let fresh = open_one(key, &place, mode).map_err(system_error)?;
+        if locked {
+            lock(key, &place, &fresh).map_err(system_error)?;
+        }
+        let path = place.display();
+        report::warn(format_args!(
+            "the directory {path} ({key}) was gone or replaced: the one that is there now is used"
+        ));
+        Ok(fresh)
+    };
+    Arc::new(Directory::new(path, open, Box::new(again)))
+}
+
+/// What the system said, where it said something: a full disk stays one.
+fn system_error(error: DirError) -> io::Error {
+    match error {
+        DirError::Io { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    }
 }
 
 /// Whether two descriptors are of the same file.

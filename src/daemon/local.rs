@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, Stat, chmodat, chownat, renameat, statat, unlinkat,
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::guardian::{LISTENER, Link};
 use crate::http;
+use crate::sys::directory::Directory;
 
 const NAME: &str = "hxe.sock";
 /// Its name until it is as it should be. Only then anybody finds it.
@@ -23,7 +25,7 @@ const UNFINISHED: &str = "hxe.sock.new";
 
 /// The file of the socket.
 pub(super) struct LocalSocket {
-    run_dir: OwnedFd,
+    run_dir: Arc<Directory>,
     /// For people.
     pub(super) path: PathBuf,
     /// Device and inode of the file.
@@ -34,7 +36,7 @@ impl LocalSocket {
     /// Opens the socket, or takes the one that an earlier daemon `left` if its file is still there. The file of a daemon
     /// that is gone is replaced. `group` may use it, too.
     pub(super) fn open(
-        run_dir: OwnedFd,
+        run_dir: Arc<Directory>,
         path: &Path,
         group: Option<u32>,
         left: &mut BTreeMap<String, OwnedFd>,
@@ -77,23 +79,24 @@ impl LocalSocket {
     /// Takes the file away, if it is still ours.
     pub(super) fn remove(&self) -> io::Result<()> {
         match self.found()? == Some(self.identity) {
-            true => Ok(unlinkat(&self.run_dir, NAME, AtFlags::empty())?),
+            true => Ok(unlinkat(self.run_dir.get()?, NAME, AtFlags::empty())?),
             false => Ok(()),
         }
     }
 
     fn bind(&mut self, group: Option<u32>, link: &Link) -> io::Result<UnixListener> {
-        match unlinkat(&self.run_dir, UNFINISHED, AtFlags::empty()) {
+        let run_dir = self.run_dir.get()?;
+        match unlinkat(&run_dir, UNFINISHED, AtFlags::empty()) {
             Err(error) if error != Errno::NOENT => return Err(error.into()),
             _ => {}
         }
         // By way of the open directory, as an address of a socket has no more than 107 bytes.
-        let directory = Path::new("/proc/self/fd").join(self.run_dir.as_raw_fd().to_string());
+        let directory = Path::new("/proc/self/fd").join(run_dir.as_raw_fd().to_string());
         let socket = http::bind_unix(&directory.join(UNFINISHED))?;
         self.permit(UNFINISHED, group)?;
         http::listen_unix(&socket)?;
-        let stat = stat(&self.run_dir, UNFINISHED)?;
-        renameat(&self.run_dir, UNFINISHED, &self.run_dir, NAME)?;
+        let stat = stat(&run_dir, UNFINISHED)?;
+        renameat(&run_dir, UNFINISHED, &run_dir, NAME)?;
         self.identity = identity(&stat);
         link.keep(&kept_name(self.identity), socket.as_fd());
         Ok(socket.into())
@@ -101,29 +104,25 @@ impl LocalSocket {
 
     /// Who may connect: our user and root, and `group`.
     fn permit(&self, name: &str, group: Option<u32>) -> io::Result<()> {
+        let run_dir = self.run_dir.get()?;
         let wanted = match group {
             None => Mode::from_raw_mode(0o600),
             Some(_) => Mode::from_raw_mode(0o660),
         };
         if let Some(group) = group
-            && stat(&self.run_dir, name)?.st_gid != group
+            && stat(&run_dir, name)?.st_gid != group
         {
             // First, lest the old group may use it for a moment longer, or the new one have it before it is theirs.
-            chmodat(
-                &self.run_dir,
-                name,
-                Mode::from_raw_mode(0o600),
-                AtFlags::empty(),
-            )?;
+            chmodat(&run_dir, name, Mode::from_raw_mode(0o600), AtFlags::empty())?;
             let group = Some(Gid::from_raw(group));
-            chownat(&self.run_dir, name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(&run_dir, name, None, group, AtFlags::SYMLINK_NOFOLLOW)?;
         }
-        Ok(chmodat(&self.run_dir, name, wanted, AtFlags::empty())?)
+        Ok(chmodat(&run_dir, name, wanted, AtFlags::empty())?)
     }
 
     /// The socket that is there under our name.
     fn found(&self) -> io::Result<Option<(u64, u64)>> {
-        match stat(&self.run_dir, NAME) {
+        match stat(self.run_dir.get()?, NAME) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {
                 Ok(Some(identity(&stat)))
             }

@@ -175,9 +175,8 @@ impl Daemon {
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect();
-        let again = system("a directory cannot be opened again");
         let (local, local_listener) = LocalSocket::open(
-            directories.run().map_err(again)?,
+            Arc::clone(&directories.run),
             &config.storage.run_dir,
             config.api.socket_group,
             &mut left,
@@ -200,11 +199,16 @@ impl Daemon {
             move |pid| ours.contains(pid.number()),
         )
         .map_err(system("a thread cannot be started"))?;
-        let (log_dir, run_dir) = directories
-            .for_logs()
-            .map_err(system("a directory cannot be opened again"))?;
-        let logs = Logs::start(log_dir, run_dir, config.logs.clone(), Arc::clone(&link))
-            .map_err(system("the log thread cannot be started"))?;
+        let asked = Arc::clone(&requests);
+        let renew = move || asked.ask(Request::Renew);
+        directories.run.on_another(renew);
+        let logs = Logs::start(
+            Arc::clone(&directories.log),
+            Arc::clone(&directories.run),
+            config.logs.clone(),
+            Arc::clone(&link),
+        )
+        .map_err(system("the log thread cannot be started"))?;
         let logs = Arc::new(logs);
         let in_store = |source| StartError::Store {
             dir: config.storage.state_dir.clone(),
@@ -215,9 +219,7 @@ impl Daemon {
             Arc::clone(&logs),
             Arc::clone(&children),
             Arc::clone(&link),
-            directories
-                .run()
-                .map_err(system("a directory cannot be opened again"))?,
+            Arc::clone(&directories.run),
             open_files,
             supervision(&config),
         )
@@ -297,6 +299,7 @@ impl Daemon {
         let (supervisor, link) = (&reloader.supervisor, &reloader.link);
         let end = loop {
             match self.requests.next() {
+                Request::Renew => reloader.renew(),
                 Request::Reload => reloader.ask(),
                 Request::Upgrade if link.guardian().is_none() => report::warn(format_args!(
                     "without its guardian hxe cannot be upgraded in place: send QUIT, and start it again"
@@ -317,7 +320,7 @@ impl Daemon {
                 leave(&reloader, http::End::Handover);
                 return ExitCode::from(LEFT_FOR_ANOTHER);
             }
-            Request::Leave | Request::Reload => {
+            Request::Leave | Request::Reload | Request::Renew => {
                 report::info(format_args!("leaving; all programs run on"));
                 link.notify("STOPPING=1");
                 leave(&reloader, http::End::Shutdown);

@@ -58,6 +58,15 @@ impl Reloader {
         self.api.in_turn(move || drop(reloader.reload()));
     }
 
+    /// Has the Unix socket made anew in turn, where its directory was taken away.
+    pub fn renew(self: &Arc<Self>) {
+        let reloader = Arc::clone(self);
+        self.api.in_turn(move || {
+            let group = reloader.config().api.socket_group;
+            reloader.renew_local(group);
+        });
+    }
+
     /// Removes what the files no longer declare, and restarts what a daemon that died did not come to.
     pub fn finish_start(self: &Arc<Self>, pending: Pending) {
         let pending = pending.without_starts();
@@ -100,12 +109,16 @@ impl Reloader {
         }
     }
 
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn local(&self) -> MutexGuard<'_, LocalSocket> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self) -> Result<Reloaded, Refusal> {
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = self.config();
         let (mut new, restart_required) = config
             .reload(self.config_path.as_deref(), &Environment::of_process())
             .map_err(|error| Refusal::Misdeclared(error.lines()))?;

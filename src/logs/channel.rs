@@ -22,6 +22,7 @@ use super::{Settings, Stream, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys::directory::Directory;
 
 mod full;
 mod logfile;
@@ -41,7 +42,7 @@ const HELD_BACK: Duration = Duration::from_millis(2);
 
 /// What all channels share.
 pub struct Context {
-    pub log_dir: Arc<OwnedFd>,
+    pub log_dir: Arc<Directory>,
     pub settings: Settings,
     pub notes: Arc<Notes>,
     pub scratch: Scratch,
@@ -52,7 +53,7 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(log_dir: Arc<OwnedFd>, notes: Arc<Notes>, settings: Settings) -> Context {
+    pub fn new(log_dir: Arc<Directory>, notes: Arc<Notes>, settings: Settings) -> Context {
         Context {
             log_dir,
             settings,
@@ -178,7 +179,6 @@ impl Channel {
 
     /// Moves what waits in the pipe, as much as one turn may.
     pub fn turn(&mut self, context: &mut Context) -> Turn {
-        let mut checked = false;
         let mut moved = 0;
         loop {
             let waiting = moving::waiting(self.fifo.as_fd());
@@ -201,7 +201,7 @@ impl Channel {
                 .marks
                 .front()
                 .map_or(waiting, |mark| mark.bytes.min(waiting));
-            let step = self.ready(&mut checked, context);
+            let step = self.ready(context);
             match step.and_then(|()| self.step(most, context)) {
                 Ok(n) => {
                     moved += n;
@@ -282,7 +282,7 @@ impl Channel {
             return;
         }
         // A file that cannot be opened: the bytes are there, only the line's end is not known.
-        if self.ready(&mut false, context).is_err() {
+        if self.ready(context).is_err() {
             return;
         }
         self.cut(context);
@@ -302,7 +302,7 @@ impl Channel {
 
     /// Whether the file, not open now, has bytes behind its last newline. Makes nothing.
     fn ends_within_a_line(&self, context: &Context) -> bool {
-        let found = dirs::open(&*context.log_dir, self.id)
+        let found = dirs::open(&*context.log_dir.get_to_read(), self.id)
             .and_then(|dir| files::open_existing(dir.as_fd(), self.stream));
         match found {
             Ok(Some(opened)) => {
@@ -312,13 +312,10 @@ impl Channel {
         }
     }
 
-    /// Sees to it that the log file is open, is the current one, and that we write at its end. Looked at once a turn.
-    fn ready(&mut self, checked: &mut bool, context: &mut Context) -> io::Result<()> {
+    /// Sees to it that the log file is open, is the current one, and that we write at its end: looked at before each
+    /// step, as what was written before is seen by somebody who truncates or moves the file at once.
+    fn ready(&mut self, context: &mut Context) -> io::Result<()> {
         if let Some(open) = &mut self.open {
-            if *checked {
-                return Ok(());
-            }
-            *checked = true;
             if files::is_current(open.dir.as_fd(), self.stream, open.inode) {
                 let size = open.file.metadata()?.len();
                 if size < open.offset
@@ -338,8 +335,7 @@ impl Channel {
             self.record(Kind::Data, context);
             self.open = None;
         }
-        *checked = true;
-        let dir = dirs::make(&*context.log_dir, self.id, dirs::LOG_DIR)?;
+        let dir = dirs::make(&*context.log_dir.get()?, self.id, dirs::LOG_DIR)?;
         let opened = files::open_current(dir.as_fd(), self.stream)?;
         if opened.size == 0
             && let Err(error) = files::tidy(dir.as_fd(), context.settings.max_files)

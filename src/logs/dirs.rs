@@ -171,6 +171,13 @@ fn remove_c(parent: rustix::fd::BorrowedFd, name: &std::ffi::CStr, depth: u32) -
     }
 }
 
+/// The highest id that has a directory in `parent`; 0 if none has.
+pub fn last_id(parent: impl AsFd) -> io::Result<ProgramId> {
+    let ids = names(parent)?.into_iter();
+    let ids = ids.filter_map(|name| name.to_str().ok()?.parse().ok());
+    Ok(ids.max().unwrap_or(ProgramId(0)))
+}
+
 /// The names in a directory, without `.` and `..`.
 pub fn names(dir: impl AsFd) -> io::Result<Vec<std::ffi::CString>> {
     let mut names = Vec::new();

@@ -127,7 +127,7 @@ impl Logs {
             return growth;
         }
         let growth = self.register.enter(id);
-        let gone = dirs::open(&*self.run_dir, id)
+        let gone = dirs::open(&*self.run_dir.get_to_read(), id)
             .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if gone {
             self.register.remove(id);

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::dirs::Inode;
@@ -16,6 +16,7 @@ use super::notes::Notes;
 use super::pieces::Line;
 use super::{Entry, Followed, Level, Stream, files};
 use crate::program::ProgramId;
+use crate::sys::directory::Directory;
 
 pub mod merge;
 mod notes;
@@ -31,7 +32,7 @@ use reading::{Cursor, Limit, Reading, Step};
 /// Where a program's logs are.
 pub struct Home {
     pub id: ProgramId,
-    pub log_dir: Arc<OwnedFd>,
+    pub log_dir: Arc<Directory>,
     pub notes: Arc<Notes>,
     pub growth: Arc<Growth>,
 }

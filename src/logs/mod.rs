@@ -21,6 +21,7 @@ use crate::clock::{BootTime, Timestamp};
 use crate::guardian::Link;
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys::directory::Directory;
 
 mod channel;
 mod cut;
@@ -156,8 +157,8 @@ pub struct Query {
 
 /// The logs of all programs, whose pipes the guardian holds, too. Dropped, it ends the log thread; what programs write then waits in their pipes.
 pub struct Logs {
-    log_dir: Arc<OwnedFd>,
-    run_dir: Arc<OwnedFd>,
+    log_dir: Arc<Directory>,
+    run_dir: Arc<Directory>,
     notes: Arc<Notes>,
     queue: Arc<Queue>,
     /// What followers look at.
@@ -170,15 +171,13 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Starts the log thread. `log_dir` and `run_dir` are open directories; everything is opened relative to them,
-    /// without following links.
+    /// Starts the log thread. Everything is opened relative to `log_dir` and `run_dir`, without following links.
     pub fn start(
-        log_dir: OwnedFd,
-        run_dir: OwnedFd,
+        log_dir: Arc<Directory>,
+        run_dir: Arc<Directory>,
         settings: Settings,
         link: Arc<Link>,
     ) -> io::Result<Logs> {
-        let (log_dir, run_dir) = (Arc::new(log_dir), Arc::new(run_dir));
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
         let max_files = AtomicUsize::new(settings.max_files as usize);
@@ -213,8 +212,8 @@ impl Logs {
     /// # Errors
     /// A directory cannot be made or belongs to somebody else; no descriptors.
     pub fn add(&self, id: ProgramId) -> io::Result<()> {
-        dirs::make(&*self.log_dir, id, dirs::LOG_DIR)?;
-        let dir = dirs::make(&*self.run_dir, id, dirs::RUN_DIR)?;
+        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR)?;
+        let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
         let stdout = dirs::open_fifo(&dir, Stream::Stdout)?;
         let stderr = dirs::open_fifo(&dir, Stream::Stderr)?;
         // Before anything is written to them: what they hold vanishes with their last opener.
@@ -230,6 +229,28 @@ impl Logs {
         answer.recv_timeout(ANSWER).map_err(unanswered)??;
         self.known().insert(id, [stdout.inode, stderr.inode]);
         Ok(())
+    }
+
+    /// The highest id that has a directory of logs or of a run, whether its program is known or not; 0 if none has.
+    pub fn last_id(&self) -> ProgramId {
+        let dirs = [&self.log_dir, &self.run_dir].map(|dir| dirs::last_id(dir.get_to_read()));
+        let ids = dirs.into_iter().map(|found| {
+            found.unwrap_or_else(|error| {
+                report::error(format_args!(
+                    "whether there are logs of earlier programs cannot be seen: {error}"
+                ));
+                ProgramId(0)
+            })
+        });
+        ids.max().unwrap_or(ProgramId(0))
+    }
+
+    /// Makes a program's directory in `run_dir`, where it is not there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn make_run_dir(&self, id: ProgramId) -> io::Result<()> {
+        dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR).map(drop)
     }
 
     /// Opens stdout and stderr for a run whose group is `gid`: read-write, blocking, each an open description of its
@@ -304,6 +325,7 @@ impl Logs {
             self.link.forget(&kept(id, stream));
         }
         let removed = self.remove_files(id);
+        self.notes.forget(id);
         self.register.remove(id);
         removed
     }
@@ -315,8 +337,8 @@ impl Logs {
             Err(RecvTimeoutError::Disconnected) | Ok(()) => {}
             Err(late @ RecvTimeoutError::Timeout) => return Err(unanswered(late)),
         }
-        dirs::remove(&*self.log_dir, id)?;
-        dirs::remove(&*self.run_dir, id)
+        dirs::remove(&*self.log_dir.get_to_read(), id)?;
+        dirs::remove(&*self.run_dir.get_to_read(), id)
     }
 
     /// Finds the last entries, oldest first, in bounded memory whatever their size.
@@ -324,11 +346,11 @@ impl Logs {
     /// # Errors
     /// Files cannot be opened or read.
     pub fn last(&self, id: ProgramId, query: &Query) -> io::Result<Last> {
-        read::last(&*self.log_dir, &self.notes, id, query)
+        read::last(&*self.log_dir.get_to_read(), &self.notes, id, query)
     }
 
     fn open_fifos(&self, id: ProgramId) -> io::Result<[dirs::Fifo; 2]> {
-        let dir = dirs::make(&*self.run_dir, id, dirs::RUN_DIR)?;
+        let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
         let dir = dir.as_fd();
         Ok([
             dirs::open_fifo(dir, Stream::Stdout)?,

@@ -4,12 +4,13 @@
 //! `<boot clock in us> <wall clock in us> <level> <message>`. Written by watchers and the log thread, read by `read`,
 //! which holds up no writer.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -22,6 +23,7 @@ use super::{Level, dirs};
 use crate::clock::{BootTime, boot_id};
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys::directory::Directory;
 
 const CURRENT: &str = "hxe.log";
 const OLDER: &str = "hxe.log.1";
@@ -32,15 +34,25 @@ const MESSAGE: usize = 4096;
 const FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
+/// Between two lines.
+const TICK: Duration = Duration::from_micros(1);
 
 /// The third stream of all programs.
 pub struct Notes {
-    run_dir: Arc<OwnedFd>,
-    /// When the last line of any program was written; held while one is written. No two lines have the same time, so
-    /// that a line's time is its place.
-    last: Mutex<BootTime>,
+    run_dir: Arc<Directory>,
+    /// Held while a line is written.
+    written: Mutex<Written>,
     /// That a line could not be written has been said.
     said: AtomicBool,
+}
+
+/// What is known of the lines written so far.
+#[derive(Default)]
+struct Written {
+    /// When the last line of any program was. No two lines have the same time, so that a line's time is its place.
+    last: BootTime,
+    /// How many lines of a program could not be written since its last one.
+    lost: BTreeMap<ProgramId, u32>,
 }
 
 /// One of hxe's own lines.
@@ -84,10 +96,10 @@ impl Files {
 }
 
 impl Notes {
-    pub fn new(run_dir: Arc<OwnedFd>) -> Notes {
+    pub fn new(run_dir: Arc<Directory>) -> Notes {
         Notes {
             run_dir,
-            last: Mutex::default(),
+            written: Mutex::default(),
             said: AtomicBool::new(false),
         }
     }
@@ -122,21 +134,34 @@ impl Notes {
         message: &str,
         growth: Option<&Growth>,
     ) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.lock();
         let mut now = Moment::now();
-        now.since_boot = now.since_boot.max(*last + Duration::from_micros(1));
-        *last = now.since_boot;
-        now.since_boot = at.unwrap_or(now.since_boot);
-        let line = line(&now, level, message);
-        match self.write(id, &line) {
+        now.since_boot = now.since_boot.max(written.last + TICK);
+        let mut text = String::new();
+        if let Some(lost) = written.lost.get(&id) {
+            let said = format!("{lost} of hxe's own lines could not be written before this one");
+            text = line(&now, Level::Warn, &said);
+            now.since_boot = now.since_boot + TICK;
+        }
+        written.last = now.since_boot;
+        if text.is_empty() {
+            now.since_boot = at.unwrap_or(now.since_boot);
+        }
+        text.push_str(&line(&now, level, message));
+        match self.write(id, &text) {
             Ok(()) => {
+                written.lost.remove(&id);
                 self.said.store(false, Ordering::Relaxed);
                 if let Some(growth) = growth {
-                    growth.noted(now.since_boot, line.len() as u64);
+                    growth.noted(now.since_boot, text.len() as u64);
                 }
                 true
             }
             Err(error) => {
+                // A program without a directory was deleted.
+                if error.kind() != io::ErrorKind::NotFound {
+                    *written.lost.entry(id).or_default() += 1;
+                }
                 if !self.said.swap(true, Ordering::Relaxed) {
                     report::warn(format_args!(
                         "a line for the log of {id} cannot be written: {error}; it was: {message}"
@@ -147,8 +172,17 @@ impl Notes {
         }
     }
 
+    /// Forgets a program that was deleted.
+    pub fn forget(&self, id: ProgramId) {
+        self.lock().lost.remove(&id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, id: ProgramId, line: &str) -> io::Result<()> {
-        let dir = dirs::open(&*self.run_dir, id)?;
+        let dir = dirs::open(&*self.run_dir.get()?, id)?;
         let mut text = String::new();
         let mut size = 0;
         let mut file = match open(&dir, CURRENT)? {
@@ -192,7 +226,7 @@ impl Notes {
 
     /// Opens a program's files to read them; none if there are none. Waits for no writer.
     pub fn open(&self, id: ProgramId) -> io::Result<Files> {
-        let dir = match dirs::open(&*self.run_dir, id) {
+        let dir = match dirs::open(&*self.run_dir.get_to_read(), id) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Files::default()),
             Err(error) => return Err(error),
@@ -319,7 +353,6 @@ fn parse(line: &str) -> Option<Note> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::tests::open_path;
     use proptest::prelude::*;
 
     const ID: ProgramId = ProgramId(1);
@@ -327,8 +360,8 @@ mod tests {
     fn notes() -> (tempfile::TempDir, Notes) {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("program-1")).unwrap();
-        let dir = Arc::new(open_path(temp.path()).unwrap());
-        (temp, Notes::new(dir))
+        let dir = Directory::at(temp.path());
+        (temp, Notes::new(Arc::new(dir)))
     }
 
     #[test]
@@ -416,6 +449,31 @@ mod tests {
         notes.note(ID, Level::Info, "new", None);
         assert_eq!(notes.read(ID).unwrap().len(), 1);
         assert!(!std::fs::read_to_string(path).unwrap().contains("old"));
+    }
+
+    #[test]
+    fn lines_that_could_not_be_written_are_counted_and_said_with_the_next_that_can() {
+        let (temp, notes) = notes();
+        notes.note(ID, Level::Info, "first", None);
+        let [path, away] = [CURRENT, "away"].map(|name| temp.path().join("program-1").join(name));
+        std::fs::rename(&path, &away).unwrap();
+        // Which no file can take the place of.
+        std::fs::create_dir(&path).unwrap();
+        notes.note(ID, Level::Info, "second", None);
+        notes.note(ID, Level::Info, "third", None);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&away, &path).unwrap();
+        notes.note(ID, Level::Info, "fourth", None);
+        notes.note(ID, Level::Info, "fifth", None);
+        let found = notes.read(ID).unwrap();
+        let texts: Vec<_> = found.iter().map(|n| n.message.as_str()).collect();
+        let lost = "2 of hxe's own lines could not be written before this one";
+        assert_eq!(texts, ["first", lost, "fourth", "fifth"]);
+        assert!(
+            found
+                .windows(2)
+                .all(|pair| pair[1].at.is_after(&pair[0].at))
+        );
     }
 
     #[test]

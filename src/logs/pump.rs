@@ -403,7 +403,9 @@ impl Pump {
     }
 
     fn tidy(&self, id: ProgramId) {
-        let done = dirs::make(&*self.context.log_dir, id, dirs::LOG_DIR)
+        let log_dir = self.context.log_dir.get();
+        let done = log_dir
+            .and_then(|log_dir| dirs::make(&*log_dir, id, dirs::LOG_DIR))
             .and_then(|dir| files::tidy(dir.as_fd(), self.context.settings.max_files));
         if let Err(error) = done {
             report::warn(format_args!(
@@ -427,15 +429,16 @@ mod tests {
     use crate::logs::growth::Register;
     use crate::logs::notes::Notes;
     use crate::logs::tests::{EVERYTHING, House, ID, open_path, until};
+    use crate::sys::directory::Directory;
     use std::io::Write;
 
-    fn open(path: &std::path::Path) -> Arc<OwnedFd> {
-        Arc::new(open_path(path).unwrap())
+    fn open(path: &std::path::Path) -> Arc<Directory> {
+        Arc::new(Directory::at(path))
     }
 
     /// A program's stdout, as the log thread's own descriptor and as the program's.
     fn fifos(temp: &std::path::Path) -> ([OwnedFd; 2], std::fs::File) {
-        let dir = dirs::make(open(&temp.join("run")), ID, dirs::RUN_DIR).unwrap();
+        let dir = dirs::make(open_path(&temp.join("run")).unwrap(), ID, dirs::RUN_DIR).unwrap();
         let [ours, theirs, stderr] = [Stream::Stdout, Stream::Stdout, Stream::Stderr]
             .map(|stream| dirs::open_fifo(&dir, stream).unwrap().fd);
         ([ours, stderr], theirs.into())

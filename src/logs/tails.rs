@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::forward::Home;
@@ -18,6 +17,7 @@ use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
 use crate::sys::bell::Bell;
+use crate::sys::directory::Directory;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ const TURN: u32 = 64;
 
 /// The new entries of all programs.
 pub struct Tails {
-    log_dir: Arc<OwnedFd>,
+    log_dir: Arc<Directory>,
     notes: Arc<Notes>,
     register: Arc<Register>,
     listener: Arc<Listener>,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::clock::BootTime;
 use crate::guardian::Link;
+use crate::sys::directory::Directory;
 
 pub const ID: ProgramId = ProgramId(1);
 pub const EVERYTHING: Settings = Settings {
@@ -57,7 +58,7 @@ impl House {
     }
 
     pub fn start(path: &Path, settings: Settings) -> Logs {
-        let dir = |name| open_path(&path.join(name)).unwrap();
+        let dir = |name| Arc::new(Directory::at(&path.join(name)));
         Logs::start(dir("log"), dir("run"), settings, Arc::new(Link::none())).unwrap()
     }
 

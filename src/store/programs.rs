@@ -172,29 +172,6 @@ impl Store {
             Ok(())
         })
     }
-
-    /// Keeps ids up to this one from being given to new programs: they were given before, in a database that is lost.
-    /// Writes nothing where that is so anyway.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn reserve(&self, last: ProgramId) -> Result<(), Error> {
-        let next = self.read(|transaction| {
-            next_number(
-                &transaction.open_table(META)?,
-                &transaction.open_table(PROGRAMS)?,
-            )
-        })?;
-        let after = last.0.saturating_add(1);
-        if next >= after {
-            return Ok(());
-        }
-        self.write(|transaction| {
-            let mut meta = transaction.open_table(META)?;
-            meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
-            Ok(())
-        })
-    }
 }
 
 type Programs<'t> = Table<'t, u32, &'static [u8]>;

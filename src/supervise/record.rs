@@ -7,9 +7,9 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use super::Exit;
 use super::machine::{Goal, Machine, Origin, Saved, State};
 use crate::clock::{BootTime, Timestamp, boot_id};
 use crate::program::{ProgramId, Signal};
+use crate::sys::directory::Directory;
 use crate::sys::process::Pid;
 
 /// Bytes of a record, whatever it says: more than the longest takes.
@@ -67,12 +68,17 @@ pub(super) enum Found {
 
 /// The records of all programs.
 pub(super) struct Records {
-    run_dir: OwnedFd,
+    run_dir: Arc<Directory>,
 }
 
 impl Records {
-    pub(super) fn new(run_dir: OwnedFd) -> Records {
+    pub(super) fn new(run_dir: Arc<Directory>) -> Records {
         Records { run_dir }
+    }
+
+    /// How often the directory of all records was replaced: what was written before is not in it.
+    pub(super) fn generation(&self) -> u32 {
+        self.run_dir.generation()
     }
 
     /// Writes where the program stands; its directory is there.
@@ -116,13 +122,14 @@ impl Records {
     /// The system's.
     pub(super) fn set_aside(&self, id: ProgramId) -> io::Result<String> {
         let name = format!("{}.odd-{}", path(id), BootTime::now().as_micros());
-        rustix::fs::renameat(&self.run_dir, path(id), &self.run_dir, &name)?;
+        let run_dir = self.run_dir.get()?;
+        rustix::fs::renameat(&run_dir, path(id), &run_dir, &name)?;
         Ok(name)
     }
 
     /// The programs that have a directory here, whether or not anybody knows them.
     pub(super) fn ids(&self) -> Vec<ProgramId> {
-        let entries = rustix::fs::Dir::read_from(&self.run_dir).into_iter();
+        let entries = rustix::fs::Dir::read_from(self.run_dir.get_to_read()).into_iter();
         entries
             .flatten()
             .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
@@ -131,11 +138,12 @@ impl Records {
 
     /// Device and inode of the program's pipes, those that are there.
     pub(super) fn pipes(&self, id: ProgramId) -> Vec<(u64, u64)> {
+        let run_dir = self.run_dir.get_to_read();
         ["stdout", "stderr"]
             .into_iter()
             .filter_map(|name| {
                 let path = format!("{id}/{name}");
-                let stat = rustix::fs::statat(&self.run_dir, path, AtFlags::SYMLINK_NOFOLLOW);
+                let stat = rustix::fs::statat(&run_dir, path, AtFlags::SYMLINK_NOFOLLOW);
                 // Field widths differ between platforms.
                 #[allow(clippy::unnecessary_cast)]
                 stat.ok()
@@ -149,7 +157,8 @@ impl Records {
     /// # Errors
     /// The system's.
     pub(super) fn remove(&self, id: ProgramId) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.run_dir, path(id), AtFlags::empty()) {
+        let run_dir = self.run_dir.get_to_read();
+        match rustix::fs::unlinkat(&run_dir, path(id), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -158,7 +167,8 @@ impl Records {
     fn open(&self, id: ProgramId, how: OFlags) -> io::Result<std::fs::File> {
         let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let mode = Mode::from_raw_mode(0o600);
-        let file = std::fs::File::from(rustix::fs::openat(&self.run_dir, path(id), flags, mode)?);
+        let run_dir = self.run_dir.get()?;
+        let file = std::fs::File::from(rustix::fs::openat(&run_dir, path(id), flags, mode)?);
         let meta = file.metadata()?;
         // With another name it may be what somebody else relies on.
         if !meta.is_file() || meta.nlink() != 1 {
@@ -518,7 +528,7 @@ mod tests {
     fn a_record_is_kept_in_its_file_until_it_is_removed() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("program-7")).unwrap();
-        let records = Records::new(std::fs::File::open(temp.path()).unwrap().into());
+        let records = Records::new(Arc::new(Directory::at(temp.path())));
         assert_eq!(records.read(ID).unwrap(), Found::Nothing);
         for failures in [1, 2] {
             let mut record = example();
@@ -538,7 +548,7 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(temp.path().join("victim"), "precious").unwrap();
         std::os::unix::fs::symlink(temp.path().join("victim"), dir.join("record")).unwrap();
-        let records = Records::new(std::fs::File::open(temp.path()).unwrap().into());
+        let records = Records::new(Arc::new(Directory::at(temp.path())));
         assert!(records.write(ID, &example()).is_err());
         assert!(records.read(ID).is_err());
         let kept = std::fs::read(temp.path().join("victim")).unwrap();

@@ -19,6 +19,8 @@ use crate::sys::procfs;
 /// What the outside asks of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
+    /// Make anew what the daemon serves in `run_dir`, as that was taken away.
+    Renew,
     /// HUP: read the configuration again.
     Reload,
     /// USR2: end, and leave the programs running, for the binary now on disk to go on.
@@ -71,7 +73,8 @@ impl Requests {
         }
     }
 
-    fn ask(&self, request: Request) {
+    /// Asks for this, unless something that goes further is asked for already.
+    pub fn ask(&self, request: Request) {
         let mut waiting = self.lock();
         // The one that goes further: a reload puts no end off, and what is to be stopped is not left.
         *waiting = (*waiting).max(Some(request));

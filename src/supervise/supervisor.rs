@@ -24,6 +24,7 @@ use crate::program::{Defaults, Definition, Program, ProgramId};
 use crate::report;
 use crate::store::{self, Store};
 use crate::sys::bell::Bell;
+use crate::sys::directory::Directory;
 use crate::sys::process;
 
 mod declared;
@@ -87,12 +88,14 @@ impl Supervisor {
         logs: Arc<Logs>,
         children: Arc<Children>,
         link: Arc<Link>,
-        run_dir: OwnedFd,
+        run_dir: Arc<Directory>,
         open_files: Rlimit,
         settings: Settings,
     ) -> Result<Arc<Supervisor>, store::Error> {
         let null = File::open("/dev/null").map_err(store::Error::Disk)?;
         let programs = store.programs()?;
+        // A database that was lost or moved aside knows nothing of programs whose logs are still there.
+        store.keep_off(logs.last_id());
         let supervisor = Arc::new(Supervisor {
             store,
             logs,
@@ -100,7 +103,7 @@ impl Supervisor {
             events: Arc::default(),
             adoptions: Adoptions::default(),
             link,
-            records: Records::new(run_dir),
+            records: Records::new(Arc::clone(&run_dir)),
             base: Base {
                 null: OwnedFd::from(null),
                 open_files,
@@ -109,6 +112,12 @@ impl Supervisor {
             programs: RwLock::default(),
             changes: Mutex::default(),
             closed: OnceLock::new(),
+        });
+        let waker = Arc::downgrade(&supervisor);
+        run_dir.on_another(move || {
+            if let Some(supervisor) = waker.upgrade() {
+                supervisor.wake_all();
+            }
         });
         let resumed = supervisor.take_up(programs);
         // Who asks is to see them as they are; until then, as they were.
@@ -257,6 +266,17 @@ impl Supervisor {
         self.closed.get() == Some(&ending::STOPPING)
     }
 
+    /// Puts on record where a program stands. Its directory is made anew where somebody removed it.
+    pub(super) fn put_on_record(&self, id: ProgramId, record: &Record) -> io::Result<()> {
+        match self.records.write(id, record) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.logs.make_run_dir(id)?;
+                self.records.write(id, record)
+            }
+            done => done,
+        }
+    }
+
     pub(super) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -367,6 +387,13 @@ impl Supervisor {
                 _,
             ))
             | None => {}
+        }
+    }
+
+    /// Has all watchers look what is to be done. Who finds the mailbox full is awake anyway.
+    fn wake_all(&self) {
+        for handle in self.programs().values() {
+            let _ = handle.mailbox.try_send(Mail::Wake);
         }
     }
 

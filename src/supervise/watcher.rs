@@ -138,8 +138,8 @@ pub(super) struct Watcher {
     /// A run that has ended and been cleared up after, until its end is on record.
     dead: Option<Run>,
     last: Last,
-    /// What the run record says.
-    recorded: Option<Record>,
+    /// What the run record says, and the generation of the directory that it is in.
+    recorded: Option<(u32, Record)>,
     /// What is on record, until it is taken up.
     found: Option<Record>,
     /// It is to be started with the daemon, and has not been yet. Else it goes on as an earlier daemon of this boot left it.

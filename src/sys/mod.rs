@@ -3,6 +3,7 @@
 pub mod background;
 pub mod bell;
 mod clone;
+pub mod directory;
 pub mod fault;
 pub mod process;
 pub mod procfs;

@@ -12,6 +12,8 @@ mod config;
 mod cors;
 /// Programs that files declare.
 mod declared;
+/// Disks that are full, read-only or gone, and log files that somebody else touches.
+mod disk;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
 /// Logs as they are written.

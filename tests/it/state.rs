@@ -1,8 +1,12 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::support::{Daemon, Setup, need_root, sh, sleeper};
+use rustix::process::Signal;
+
+use crate::support::{Daemon, Setup, kill, sh, sleeper, until};
 
 #[test]
 fn programs_are_there_after_a_restart() {
@@ -52,6 +56,86 @@ fn a_change_that_was_answered_survives_a_kill() {
     assert_eq!(daemon.setup.start().list("").len(), 20);
 }
 
+/// Random enough for moments, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Creates programs and deletes every third, until the connection ends: what was answered.
+fn change(daemon: &Daemon, first: u64, count: &AtomicU64) -> (BTreeSet<String>, BTreeSet<String>) {
+    let (mut created, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+    let mut connection = daemon.connect();
+    let token = daemon.token();
+    for number in first.. {
+        let name = format!("n{number}");
+        let body = sh(&name, "").0.to_string();
+        let mut ask = |method: &str, path: &str, body: &str| {
+            let length = body.len();
+            connection.send(format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ));
+            let reply = connection.reply_or_end();
+            count.fetch_add(1, Ordering::Relaxed);
+            reply.map(|reply| reply.status)
+        };
+        match ask("POST", "/api/program", &body) {
+            Some(status) => assert_eq!(status, 201),
+            None => break,
+        }
+        if number % 3 > 0 {
+            created.insert(name);
+            continue;
+        }
+        match ask("DELETE", &format!("/api/program/{name}"), "") {
+            Some(status) => assert_eq!(status, 200),
+            // It may be there or not.
+            None => break,
+        }
+        deleted.insert(name);
+    }
+    (created, deleted)
+}
+
+#[test]
+fn kills_at_any_moment_lose_no_change_that_was_answered() {
+    let mut daemon = Setup::new().no_guardian().start();
+    let mut dice = Dice(7);
+    let (mut created, mut deleted) = (BTreeSet::new(), BTreeSet::new());
+    for round in 0..8 {
+        daemon.token();
+        let pid = daemon.pid();
+        let (changes, moment) = (5 + dice.below(25), dice.below(5_000));
+        let count = AtomicU64::new(0);
+        let (more, fewer) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                until(|| count.load(Ordering::Relaxed) >= changes);
+                std::thread::sleep(Duration::from_micros(moment));
+                kill(pid, Signal::KILL);
+            });
+            change(&daemon, round * 100_000, &count)
+        });
+        created.extend(more);
+        deleted.extend(fewer);
+        assert_eq!(daemon.ends(), None);
+        daemon = daemon.succeed();
+        let found: BTreeSet<String> = daemon.list("?limit=1000").into_iter().collect();
+        let lost: Vec<_> = created.difference(&found).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?}");
+        let back: Vec<_> = deleted.intersection(&found).collect();
+        assert!(back.is_empty(), "round {round}: {back:?}");
+        assert!(found.len() <= created.len() + round as usize + 1);
+    }
+    assert!(created.len() >= 8, "{created:?}");
+}
+
 #[test]
 fn a_damaged_database_is_moved_aside_and_said() {
     let mut daemon = Daemon::start();
@@ -62,11 +146,7 @@ fn a_damaged_database_is_moved_aside_and_said() {
     let daemon = daemon.setup.start();
     assert!(daemon.list("").is_empty());
     daemon.create(&sleeper("b"));
-    assert!(
-        daemon.output().contains("hxe.redb.corrupt-"),
-        "{}",
-        daemon.output()
-    );
+    until(|| daemon.output().contains("hxe.redb.corrupt-"));
     let aside = fs::read_dir(&state).unwrap().any(|entry| {
         let name = entry.unwrap().file_name();
         name.to_string_lossy().starts_with("hxe.redb.corrupt-")
@@ -87,68 +167,18 @@ fn a_link_in_place_of_the_database_is_refused() {
     assert!(output.contains("symbolic link"), "{output}");
 }
 
-/// A small disk of its own, below a setup's directory.
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    /// Mounts one; `None` where that is not allowed.
-    fn mount(setup: &Setup, name: &str) -> Option<Disk> {
-        let path = setup.path(name);
-        fs::create_dir(&path).unwrap();
-        let options = "size=512k,mode=700";
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(&path);
-        if !mount.status().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: mounting is not allowed here");
-            return None;
-        }
-        Some(Disk(path))
-    }
-
-    fn fill(&self) -> std::path::PathBuf {
-        let file = self.0.join("fill");
-        // Ends where the room does.
-        let _ = fs::write(&file, vec![0; 1 << 20]);
-        file
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
-fn on_a_full_disk_changes_are_refused_until_there_is_room() {
-    if !need_root() {
-        return;
-    }
-    let setup = Setup::new();
-    let Some(disk) = Disk::mount(&setup, "state") else {
-        return;
-    };
-    let daemon = setup.start();
-    let program = daemon.create(&sleeper("a")).started();
-    let fill = disk.fill();
-    // What room the database has left is used up first.
-    let refused = (0..200)
-        .map(|number| daemon.try_create(&sleeper(&format!("b{number}"))))
-        .find(|reply| reply.status != 201)
-        .expect("the disk is full at last");
-    refused.expect(507);
-    let known = daemon.list("?limit=1000");
-    program.stopped();
-    program.post("start").ok(200);
-
-    fs::remove_file(fill).unwrap();
-    daemon.create(&sleeper("c"));
-    let daemon = daemon.restart();
-    assert_eq!(
-        daemon.list("?limit=1000").len(),
-        known.len() + 1,
-        "no acknowledged change is lost"
-    );
+fn a_lost_database_brings_no_id_back_whose_logs_are_still_there() {
+    let mut daemon = Daemon::start();
+    let program = daemon
+        .create(&sh("a", "echo from an earlier life"))
+        .started();
+    program.reaches("exited");
+    daemon.create(&sleeper("b"));
+    daemon.stop();
+    fs::write(daemon.setup.path("state/hxe.redb"), "damaged").unwrap();
+    let daemon = daemon.setup.start();
+    assert_eq!(daemon.create(&sleeper("c")).id, "program-3");
+    daemon.delete("/api/program/c").ok(200);
+    assert_eq!(daemon.create(&sleeper("d")).id, "program-4");
 }

@@ -12,7 +12,7 @@ use crate::logs::{dirs, files};
 impl Channel {
     /// Looks how far the stream has come that we take up, and whether a run has ended there within a line.
     pub(super) fn survey(&mut self, context: &Context) {
-        let dir = dirs::open(&*context.log_dir, self.id);
+        let dir = dirs::open(&*context.log_dir.get_to_read(), self.id);
         let found = dir.and_then(|dir| {
             let found = files::open_existing(dir.as_fd(), self.stream)?;
             Ok(found.map(|opened| (dir, opened)))

@@ -229,7 +229,7 @@ fn search<T>(
 
 /// The directory of the program's log files; none if it is gone.
 pub fn directory(home: &Home) -> io::Result<Option<OwnedFd>> {
-    match dirs::open(&*home.log_dir, home.id) {
+    match dirs::open(&*home.log_dir.get_to_read(), home.id) {
         Ok(dir) => Ok(Some(dir)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

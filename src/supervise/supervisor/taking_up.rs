@@ -117,13 +117,13 @@ impl Supervisor {
         Some(process.record())
     }
 
-    /// Names what runs and cannot be supervised, keeps its log, and lets no new program have its id.
+    /// Names what runs and cannot be supervised, and keeps its log.
     fn name_the_unknown(&self, known: &BTreeSet<ProgramId>, running: &Running) {
         let ids = self.records.ids();
-        for id in ids.iter().filter(|id| !known.contains(id)) {
+        for id in ids.into_iter().filter(|id| !known.contains(id)) {
             for process in running
                 .iter()
-                .filter(|p| p.is_first && p.is_of(*id, &self.records))
+                .filter(|p| p.is_first && p.is_of(id, &self.records))
             {
                 report::error(format_args!(
                     "process {} ({}) of {id} runs, but the database has no definition of {id}: hxe does not supervise it, \
@@ -132,17 +132,10 @@ impl Supervisor {
                     process.name(),
                     process.pid
                 ));
-                if let Err(error) = self.logs.add(*id) {
+                if let Err(error) = self.logs.add(id) {
                     report::warn(format_args!("the log of {id} is not kept: {error}"));
                 }
             }
-        }
-        if let Some(last) = ids.into_iter().max()
-            && let Err(error) = self.store.reserve(last)
-        {
-            report::warn(format_args!(
-                "the id {last} cannot be kept from new programs: {error}"
-            ));
         }
     }
 }

@@ -24,7 +24,8 @@ enum Found {
 impl Watcher {
     /// Goes on where the record stands.
     pub(super) fn resume(&mut self, record: Record) {
-        self.recorded = Some(record.clone());
+        let generation = self.supervisor.records.generation();
+        self.recorded = Some((generation, record.clone()));
         self.machine = Machine::restore(record.machine);
         self.last.exit = record.exit;
         self.last.started_at = record.started_at;

@@ -83,7 +83,7 @@ impl Watcher {
                     definition: Some(started_with),
                 };
                 let record = last.record(self.machine.save(), Some(run));
-                supervisor.records.write(self.id, &record)?;
+                supervisor.put_on_record(self.id, &record)?;
                 fault::point("fork recorded");
                 Ok(())
             },
@@ -194,17 +194,23 @@ impl Watcher {
             due: self.due || self.supervisor.is_ending(),
             ..self.last.record(self.machine.save(), run)
         };
-        if self.recorded.as_ref() == Some(&record) {
+        let generation = self.supervisor.records.generation();
+        let recorded = self.recorded.as_ref();
+        if recorded.is_some_and(|(then, known)| *then == generation && *known == record) {
             return;
         }
-        if let Err(error) = self.supervisor.records.write(self.id, &record) {
-            let reason = sys::reason(&error);
-            report::warn(format_args!(
-                "the run record of {} cannot be written: {reason}",
-                self.id
-            ));
+        match self.supervisor.put_on_record(self.id, &record) {
+            Ok(()) => self.recorded = Some((generation, record)),
+            Err(error) => {
+                // Tried again with the next thing that happens.
+                self.recorded = None;
+                let reason = sys::reason(&error);
+                report::warn(format_args!(
+                    "the run record of {} cannot be written: {reason}",
+                    self.id
+                ));
+            }
         }
-        self.recorded = Some(record);
     }
 
     pub(super) fn terminate(&mut self, pid: Pid) {

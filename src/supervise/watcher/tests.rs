@@ -1,6 +1,5 @@
 //! A watcher without its thread, so that what happens at the same moment can be put in order.
 
-use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use crate::program::{Defaults, Definition, Signal};
 use crate::store::Store;
 use crate::supervise::signals::Children;
 use crate::supervise::{Phase, Settings};
+use crate::sys::directory::Directory;
 use crate::sys::{process, users};
 
 struct World {
@@ -23,7 +23,7 @@ struct World {
 impl World {
     fn new() -> World {
         let home = tempfile::tempdir().unwrap();
-        let dir = || OwnedFd::from(std::fs::File::open(home.path()).unwrap());
+        let dir = || Arc::new(Directory::at(home.path()));
         let settings = logs::Settings {
             max_size: 1024,
             max_files: 1,

@@ -3,6 +3,7 @@
 mod build;
 mod client;
 mod daemon;
+mod disk;
 mod follower;
 mod process;
 mod program;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 pub use build::{NEW, OLD, another_build, replace, server, upgraded};
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
+pub use disk::Disk;
 pub use follower::Follower;
 pub use process::{
     children, is_alive, is_root, kill, processes_using, processes_with, status_field,
@@ -25,7 +27,7 @@ pub use setup::Setup;
 pub use websocket::{Got, WebSocket, kinds};
 
 /// Longest wait for anything that should happen.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition.
 #[track_caller]
