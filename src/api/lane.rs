@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::report;
 
-/// Enough for bcrypt (4 KiB of state on the stack) and for reading logs; see the test in `password.rs`.
+/// As that of the threads that serve requests. Enough for bcrypt (4 KiB of state on the stack) and for reading logs; see the test in `password.rs`.
 const STACK_BYTES: usize = 256 * 1024;
 /// Enough for the configuration: TOML may be nested 80 levels deep. What is not touched takes no memory.
 pub const DEEP_STACK_BYTES: usize = 4 << 20;
@@ -54,10 +54,11 @@ impl Lane {
         }))
     }
 
-    /// Has `work` done with what it is given, soon. If it panics, `given` is dropped.
+    /// Has `work` done with what it is given, soon; where no thread can be had, before this returns, if it needs no
+    /// deeper stack. If it panics, `given` is dropped.
     ///
     /// # Errors
-    /// There is no room, or no thread can be had: `given` comes back.
+    /// There is no room, or no thread for what needs one: `given` comes back.
     pub fn run<T, F>(&self, given: T, work: F) -> Result<(), T>
     where
         T: Send + 'static,
@@ -71,6 +72,12 @@ impl Lane {
             // The new thread waits for the lock, and so finds the job.
             match self.start() {
                 Ok(()) => state.threads += 1,
+                // The caller's has as much stack: rather one that is held up than nobody who can log in and look.
+                Err(_) if state.threads == 0 && self.0.stack <= STACK_BYTES => {
+                    drop(state);
+                    self.0.work_at(Box::new(move || work(given)));
+                    return Ok(());
+                }
                 Err(error) if state.threads == 0 => {
                     let name = self.0.name;
                     report::warn(format_args!("no thread for {name} can be started: {error}"));
@@ -112,9 +119,13 @@ impl Shared {
                     }
                 }
             };
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                report::error(format_args!("{}: a job panicked", self.name));
-            }
+            self.work_at(job);
+        }
+    }
+
+    fn work_at(&self, job: Job) {
+        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+            report::error(format_args!("{}: a job panicked", self.name));
         }
     }
 }

@@ -52,6 +52,8 @@ mod reload;
 mod restarts;
 /// The defaults that keep others out.
 mod safety;
+/// Too few processes, threads, descriptors.
+mod scarcity;
 /// What a service manager is told.
 mod service_manager;
 /// Followers and WebSockets that do not read.
