@@ -238,7 +238,7 @@ remove_all() {
     if [ -z "$root" ] && pid=$(cat /run/hxe.pid 2>/dev/null) && grep -q daemon "/proc/$pid/cmdline" 2>/dev/null; then
         fail "hxe runs (process $pid): stop it first"
     fi
-    # insserv may have given the links of SysV another number.
+    # Those of update-rc.d are not in the list.
     for path in "$root"/etc/rc?.d/[SK][0-9][0-9]hxe; do
         if [ -h "$path" ] && [ "$(readlink "$path")" = ../init.d/hxe ]; then
             rm -f "$path"
@@ -257,6 +257,9 @@ remove_all() {
         fi
     done <"$list"
     rm -f "$list"
+    if [ ! -e "$root/etc/init.d/hxe" ] && [ -x "$root/usr/sbin/update-rc.d" ]; then
+        update_links remove || say "update-rc.d hxe remove failed here: run it on the machine"
+    fi
     for dir in "$prefix/share/hxe" /etc/sv/hxe/control /etc/sv/hxe /etc/s6/sv/hxe; do
         rmdir "$root$dir" 2>/dev/null || true
     done
@@ -295,19 +298,42 @@ install_completions() {
     done
 }
 
+# Links a script of SysV to runlevels. Debian's boot goes by a list that its own tool makes from the links.
+link_levels() {
+    if [ -x "$root/usr/sbin/update-rc.d" ]; then
+        if update_links defaults; then
+            say "linked by update-rc.d hxe defaults"
+        else
+            say "update-rc.d failed here: run \"update-rc.d hxe defaults\" on the machine, or hxe does not start at boot"
+        fi
+        return
+    fi
+    if [ ! -d "$root/etc/rc2.d" ]; then
+        say "There is no /etc/rc2.d here: have your boot scripts call /etc/init.d/hxe start, and stop at shutdown."
+        return
+    fi
+    for level in 2 3 4 5; do
+        [ ! -d "$root/etc/rc$level.d" ] || link ../init.d/hxe "/etc/rc$level.d/S50hxe"
+    done
+    # Early: programs get their time to stop.
+    for level in 0 1 6; do
+        [ ! -d "$root/etc/rc$level.d" ] || link ../init.d/hxe "/etc/rc$level.d/K01hxe"
+    done
+}
+
+update_links() {
+    if [ -n "$root" ]; then
+        chroot "$root" update-rc.d hxe "$1" >/dev/null 2>&1
+    else
+        update-rc.d hxe "$1" >/dev/null
+    fi
+}
+
 serve() {
     case $init in
         sysv)
             put_script sysv /etc/init.d/hxe 755
-            linked=
-            for level in 2 3 4 5; do
-                [ ! -d "$root/etc/rc$level.d" ] || { link ../init.d/hxe "/etc/rc$level.d/S50hxe" && linked=yes; }
-            done
-            # Early: programs get their time to stop.
-            for level in 0 1 6; do
-                [ ! -d "$root/etc/rc$level.d" ] || link ../init.d/hxe "/etc/rc$level.d/K01hxe"
-            done
-            [ -n "$linked" ] || say "There is no /etc/rc2.d here: have your boot scripts call /etc/init.d/hxe start, and stop at shutdown."
+            link_levels
             say "To start it now: /etc/init.d/hxe start"
             ;;
         busybox)

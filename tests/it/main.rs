@@ -30,6 +30,8 @@ mod http;
 mod import;
 /// Servers that are no hxe daemon, and what the client makes of them.
 mod impostors;
+/// The installer, and the scripts for inits.
+mod install;
 /// Start, stop and restart by request, and how ends are shown.
 mod lifecycle;
 /// How often a client may ask.
