@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Daemon, Follower, NEW, OLD, Program, Setup, WebSocket, another_build, is_alive, json, kill,
-    replace, server, sh, sleeper, until, upgraded,
+    replace, server, sh, sleeper, until, upgrade, upgraded,
 };
 
 /// All that can be changed, in an order in which it can be, each on a connection of its own.
@@ -231,8 +231,10 @@ fn a_signal_during_an_upgrade_is_remembered_once() {
     for child in crate::support::children(daemon.pid()) {
         kill(child, Signal::KILL);
     }
-    let upgrade = || daemon.get("/api/daemon").ok(200)["upgrade"].clone();
-    until(|| upgrade()["number"] == 2 && upgrade()["state"] == "done");
+    until(|| {
+        let upgrade = upgrade(&daemon);
+        upgrade["number"] == 2 && upgrade["state"] == "done"
+    });
     assert_eq!(server(&daemon), NEW);
     assert_eq!(upgraded(&daemon)["number"], 3);
 }

@@ -7,8 +7,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::support::{
-    Daemon, NEW, OLD, Setup, another_build, children, is_alive, kill, replace, server, sleeper,
-    until, upgraded,
+    Daemon, NEW, OLD, Setup, Value, another_build, children, is_alive, kill, replace, server,
+    sleeper, until, upgrade, upgraded,
 };
 
 /// Puts something in place of the binary that is none.
@@ -135,28 +135,36 @@ fn faulty(fault: &str) -> (Daemon, PathBuf) {
 
 #[test]
 fn a_new_binary_that_fails_or_hangs_is_given_up_and_the_old_one_goes_on() {
-    for (fault, word) in [
+    let faults = [
         (format!("{NEW} checks"), "killed by signal 9"),
         (format!("hang {NEW} checks"), "did not end"),
         (format!("{NEW} starts"), "before it served"),
         (format!("hang {NEW} starts"), "did not serve"),
         (format!("{NEW} serves"), "soon after it served"),
-    ] {
-        let (daemon, _) = faulty(&fault);
-        let program = daemon.create(&sleeper("a")).started();
-        let pid = program.pid();
-        let outcome = upgraded(&daemon);
-        assert_eq!(outcome["state"], "given_up", "{fault}");
-        let reason = outcome["reason"].as_str().unwrap();
-        assert!(reason.contains(word), "{fault}: {reason}");
-        assert_eq!(server(&daemon), OLD, "{fault}");
-        assert_eq!(program.pid(), pid, "{fault}");
-        until(|| daemon.output().contains(reason));
-        // Without that fault it is as good as any.
-        assert_eq!(upgraded(&daemon)["state"], "done", "{fault}");
-        assert_eq!(server(&daemon), NEW, "{fault}");
-        assert_eq!(program.pid(), pid, "{fault}");
-    }
+    ];
+    thread::scope(|scope| {
+        for (fault, word) in faults {
+            scope.spawn(move || is_given_up(&fault, word));
+        }
+    });
+}
+
+/// A new binary with this fault is given up, for a reason that has this word.
+fn is_given_up(fault: &str, word: &str) {
+    let (daemon, _) = faulty(fault);
+    let program = daemon.create(&sleeper("a")).started();
+    let pid = program.pid();
+    let outcome = upgraded(&daemon);
+    assert_eq!(outcome["state"], "given_up", "{fault}");
+    let reason = outcome["reason"].as_str().unwrap();
+    assert!(reason.contains(word), "{fault}: {reason}");
+    assert_eq!(server(&daemon), OLD, "{fault}");
+    assert_eq!(program.pid(), pid, "{fault}");
+    until(|| daemon.output().contains(reason));
+    // Without that fault it is as good as any.
+    assert_eq!(upgraded(&daemon)["state"], "done", "{fault}");
+    assert_eq!(server(&daemon), NEW, "{fault}");
+    assert_eq!(program.pid(), pid, "{fault}");
 }
 
 #[test]
@@ -225,8 +233,10 @@ fn a_reload_and_another_upgrade_during_an_upgrade_end_with_a_daemon_that_serves(
     at_each_moment(|daemon, id, pid| {
         daemon.signal(Signal::HUP);
         daemon.signal(Signal::USR2);
-        let upgrade = || daemon.get("/api/daemon").ok(200)["upgrade"].clone();
-        until(|| upgrade()["number"] == 2 && upgrade()["state"] == "done");
+        until(|| {
+            let upgrade = upgrade(&daemon);
+            upgrade["number"] == 2 && upgrade["state"] == "done"
+        });
         assert_eq!(server(&daemon), NEW);
         assert_eq!(daemon.program(id).pid(), pid);
     });
@@ -236,11 +246,12 @@ fn a_reload_and_another_upgrade_during_an_upgrade_end_with_a_daemon_that_serves(
 fn a_kill_during_an_upgrade_leaves_the_programs_to_the_next_daemon() {
     at_each_moment(|mut daemon, id, pid| {
         let hung = children(daemon.pid());
-        daemon.kill();
+        daemon.signal(Signal::KILL);
         // What hangs in a check is not the daemon, and has nobody who would end it.
         for child in hung.into_iter().filter(|child| *child != pid) {
             kill(child, Signal::KILL);
         }
+        assert_eq!(daemon.ends(), None);
         assert!(is_alive(pid));
         let daemon = daemon.succeed();
         assert_eq!(daemon.program(id).pid(), pid);
@@ -253,8 +264,10 @@ fn the_daemons_death_during_an_upgrade_costs_no_program() {
         let children = children(daemon.pid()).into_iter();
         for child in children.filter(|child| *child != pid) {
             kill(child, Signal::KILL);
+            until(|| !is_alive(child));
         }
-        until(|| daemon.get("/api/daemon").ok(200)["upgrade"]["state"] != "under_way");
+        let ended = |state: &Value| *state == "done" || *state == "given_up";
+        until(|| ended(&upgrade(&daemon)["state"]));
         assert_eq!(daemon.program(id).pid(), pid);
         assert_eq!(upgraded(&daemon)["state"], "done");
         assert_eq!(daemon.program(id).pid(), pid);

@@ -61,14 +61,25 @@ pub fn server(daemon: &Daemon) -> String {
         .to_owned()
 }
 
+/// How the last upgrade went, or goes; null where the daemon dies over the answer.
+pub fn upgrade(daemon: &Daemon) -> Value {
+    let token = daemon.token();
+    let mut asked = daemon.sent(format!(
+        "GET /api/daemon HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    ));
+    match asked.reply_or_end() {
+        Some(reply) => reply.ok(200)["upgrade"].clone(),
+        None => Value::Null,
+    }
+}
+
 /// Asks for an upgrade, and waits until it is over: how it went.
 #[track_caller]
 pub fn upgraded(daemon: &Daemon) -> Value {
-    let upgrade = || daemon.get("/api/daemon").ok(200)["upgrade"].clone();
-    let before = upgrade()["number"].as_u64().unwrap_or(0);
+    let before = upgrade(daemon)["number"].as_u64().unwrap_or(0);
     daemon.signal(Signal::USR2);
     until_some(|| {
-        let now = upgrade();
+        let now = upgrade(daemon);
         let is_over = now["number"].as_u64() > Some(before) && now["state"] != "under_way";
         is_over.then_some(now)
     })

@@ -13,7 +13,7 @@ mod websocket;
 
 use std::time::{Duration, Instant};
 
-pub use build::{NEW, OLD, another_build, replace, server, upgraded};
+pub use build::{NEW, OLD, another_build, replace, server, upgrade, upgraded};
 pub use client::{Connection, Reply};
 pub use daemon::Daemon;
 pub use disk::Disk;
