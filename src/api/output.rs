@@ -85,7 +85,7 @@ impl Flow for Run {
         self.output.is_removed()
             || snapshot.is_none_or(|snapshot| {
                 let is_down = snapshot.pid.is_none() && snapshot.phase != Phase::Backoff;
-                is_down && snapshot.started_at.is_some()
+                is_down && snapshot.started_at.is_some() && !self.output.is_unfinished()
             })
     }
 

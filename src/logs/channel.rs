@@ -170,6 +170,7 @@ impl Channel {
             bytes: moving::waiting(self.fifo.as_fd()).saturating_sub(before),
             _reached: reached,
         });
+        self.growth.set_unfinished(self.stream, true);
     }
 
     /// Whether a mark has not been reached yet.
@@ -221,10 +222,10 @@ impl Channel {
         }
     }
 
-    /// Whether somebody who must miss nothing has to read on first. At the end of a run nobody is waited for.
+    /// Whether somebody who must miss nothing has to read on first.
     fn is_held_back(&self, context: &Context) -> bool {
         let kept = context.settings.max_files;
-        self.marks.is_empty() && self.growth.is_held(self.stream, self.reach.rotations, kept)
+        self.growth.is_held(self.stream, self.reach.rotations, kept)
     }
 
     /// Writes the time record that is due for what was moved: others may keep the log thread from a burst's end.
@@ -272,6 +273,10 @@ impl Channel {
         {
             self.end_line(context);
             self.tell_dropped(context);
+            if self.marks.len() == 1 {
+                self.growth.set_unfinished(self.stream, false);
+                self.growth.tell();
+            }
             self.marks.pop_front();
         }
     }

@@ -168,6 +168,8 @@ pub struct Growth {
     notes: Published<4>,
     /// Of stdout and stderr: the file that somebody reads who must miss nothing, as its generation + 1; 0: nobody does.
     readers: [AtomicU32; 2],
+    /// Of stdout and stderr: a run has begun or ended, and what was written before is not all in the files.
+    unfinished: [AtomicBool; 2],
     removed: AtomicBool,
     own: Listeners,
     all: Arc<Listeners>,
@@ -181,6 +183,7 @@ impl Growth {
             stderr: Published::new(),
             notes: Published::new(),
             readers: Default::default(),
+            unfinished: Default::default(),
             removed: AtomicBool::new(false),
             own: Listeners::default(),
             all,
@@ -226,6 +229,17 @@ impl Growth {
             // Where none is kept, there is nothing that could be.
             reader => kept > 0 && rotations.wrapping_sub(reader.wrapping_sub(1)) >= kept,
         }
+    }
+
+    /// Notes whether there is something in the pipe that belongs to a run that has ended. Who listens is told by the caller.
+    pub fn set_unfinished(&self, stream: Stream, is_unfinished: bool) {
+        let flag = &self.unfinished[usize::from(stream == Stream::Stderr)];
+        flag.store(is_unfinished, Ordering::Release);
+    }
+
+    /// Whether not all that a run wrote which has ended is in the files.
+    pub fn is_unfinished(&self, stream: Stream) -> bool {
+        self.unfinished[usize::from(stream == Stream::Stderr)].load(Ordering::Acquire)
     }
 
     fn reader(&self, stream: Stream) -> &AtomicU32 {

@@ -1,7 +1,7 @@
 //! One stream of one program as bytes: all that it wrote, none of it changed.
 //!
 //! Who reads so must miss nothing: the log thread lets the program wait rather than rotate away what was not read yet. Only
-//! at the end of a run, or where another reads the same stream, can bytes be missed, and that is told. Called by the API.
+//! where no rotated file is kept, or another reads the same stream, can bytes be missed, and that is told. Called by the API.
 
 use std::fs::File;
 use std::io;
@@ -83,6 +83,11 @@ impl Output {
                 }
             }
         }
+    }
+
+    /// Whether a run has ended, and there is still something of it to come.
+    pub fn is_unfinished(&self) -> bool {
+        self.home.growth.is_unfinished(self.stream)
     }
 
     /// Whether the program was deleted.
