@@ -5,7 +5,7 @@
 
 use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,9 +105,9 @@ fn create(
 fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])
         .map_err(|error| Failure::general(format!("signals cannot be caught: {error}")))?;
-    let mut sweeper = sweeper(args, &client)?;
+    let (mut sweeper, mut pipe) = sweeper(args, &client)?;
     let mut tell = |what: &str| {
-        let written = writeln!(sweeper, "{what}");
+        let written = writeln!(pipe, "{what}");
         written.map_err(|error| Failure::general(format!("a pipe cannot be written: {error}")))
     };
     let program = create(args, &client, &mut tell)?;
@@ -132,6 +132,8 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
         Err(Error::CannotConnect { .. } | Error::Lost(_))
     ) {
         let _ = tell(DONE);
+        drop(pipe);
+        let _ = sweeper.wait();
     }
     code
 }
@@ -251,7 +253,7 @@ fn exit_code(client: &Client, id: &str) -> Result<ExitCode, Failure> {
 }
 
 /// Starts the process that clears up; what is written to it is what there is to clear up.
-fn sweeper(args: &Args, client: &Client) -> Result<PipeWriter, Failure> {
+fn sweeper(args: &Args, client: &Client) -> Result<(Child, PipeWriter), Failure> {
     let failed = |error: io::Error| {
         Failure::general(format!(
             "the process that clears up cannot be started: {error}"
@@ -263,7 +265,7 @@ fn sweeper(args: &Args, client: &Client) -> Result<PipeWriter, Failure> {
     if let Some(token) = client.token() {
         command.env("HXE_TOKEN", token);
     }
-    command
+    let child = command
         .stdin(reader)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -272,7 +274,7 @@ fn sweeper(args: &Args, client: &Client) -> Result<PipeWriter, Failure> {
         .process_group(0)
         .spawn()
         .map_err(failed)?;
-    Ok(writer)
+    Ok((child, writer))
 }
 
 /// Waits until who has started us is gone, and clears up after it if it has not done so.

@@ -109,13 +109,16 @@ pub fn events(args: &Args) -> Result<ExitCode, Failure> {
     }
     let programs: Vec<&str> = args.operands.iter().map(String::as_str).collect();
     let client = client(args)?;
+    let mut ids = Vec::new();
     for program in &programs {
         // A subscription to what does not exist would be silent.
         let got = client.get(program);
-        got.map_err(|error| Failure::from(error).of(program))?;
+        ids.push(got.map_err(|error| Failure::from(error).of(program))?.id);
     }
     for event in client.events(&kinds, &programs)? {
         let text = match event {
+            // What happened before the daemon knew what is wanted.
+            Ok(event) if !is_wanted(&event, &kinds, &ids) => continue,
             Ok(event) => event_line(&event, &output),
             Err(client::Error::Closed {
                 code: code @ (1001 | 1012),
@@ -137,6 +140,19 @@ pub fn events(args: &Args) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_wanted(event: &Event, kinds: &[&str], ids: &[String]) -> bool {
+    // One that was dropped stands for those of its kind.
+    let kind = match event.kind.as_str() {
+        "log.dropped" => "log.new",
+        kind => kind,
+    };
+    let fits = |wanted: &&str| match wanted.strip_suffix('*') {
+        Some(begin) => kind.starts_with(begin),
+        None => kind == *wanted,
+    };
+    kinds.iter().any(fits) && (ids.is_empty() || ids.contains(&event.program_id))
 }
 
 fn event_line(event: &Event, output: &Output) -> String {

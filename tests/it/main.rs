@@ -6,6 +6,8 @@ mod auth;
 mod client;
 /// Wall clocks that are wrong, and jump.
 mod clocks;
+/// Commands that list, show and control programs; exit codes, formats, completions.
+mod commands;
 /// hxe.toml, `--check`, the environment, the command line.
 mod config;
 /// Which web pages may ask.
@@ -14,6 +16,8 @@ mod cors;
 mod declared;
 /// Disks that are full, read-only or gone, and log files that somebody else touches.
 mod disk;
+/// `hxe create` and `hxe update`.
+mod define;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
 /// Logs as they are written.
@@ -38,6 +42,8 @@ mod lifecycle;
 mod limits;
 /// The Unix socket, and who may use it.
 mod local;
+/// `hxe login` and its like: who a command says it is, and to whom.
+mod logins;
 /// What programs write, and how it is read.
 mod logs;
 /// CPU, memory, counts.
@@ -52,6 +58,8 @@ mod reference;
 mod reload;
 /// Automatic restarts: policy, backoff, their end.
 mod restarts;
+/// `hxe run`.
+mod run;
 /// The defaults that keep others out.
 mod safety;
 /// Too few processes, threads, descriptors.
@@ -76,6 +84,8 @@ mod upgrade;
 mod upgrade_refused;
 /// What is refused in a body or a query.
 mod validation;
+/// `hxe logs`, `hxe events` and `hxe metrics`.
+mod watching;
 /// Opening a WebSocket, logging in there, and how it ends.
 mod websocket;
 /// What is told over a WebSocket, and in which order.

@@ -2,6 +2,7 @@
 
 mod build;
 mod client;
+pub mod command;
 mod daemon;
 mod disk;
 mod follower;

@@ -148,6 +148,13 @@ impl Program<'_> {
         });
     }
 
+    /// The same of a program that may still be to be created.
+    #[track_caller]
+    pub fn comes_and_says(&self, line: &str) {
+        until(|| self.daemon.get(&self.path("")).status == 200);
+        self.says(line);
+    }
+
     /// The file that holds what it wrote to stdout.
     pub fn stdout_path(&self) -> PathBuf {
         self.daemon.log_dir().join(&self.id).join("stdout.log")
