@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::process::Rlimit;
@@ -146,7 +146,16 @@ pub(super) struct Base {
     pub open_files: Rlimit,
 }
 
-/// Starts a program's process, its output going to `output` (stdout, stderr).
+/// What a run is given to begin with.
+pub(super) struct Given<'a> {
+    pub run_id: &'a str,
+    /// Where its output goes: stdout, stderr.
+    pub output: &'a [OwnedFd; 2],
+    /// To start in, if there is one.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Starts a program's process.
 ///
 /// # Errors
 /// A sentence with the step and the system's reason: "changing directory to /nowhere: No such file or directory".
@@ -155,12 +164,11 @@ pub(super) fn launch(
     program: &Program,
     effective: &Effective,
     identity: &Identity,
-    run_id: &str,
-    output: &[OwnedFd; 2],
+    given: &Given,
     on_forked: impl FnOnce(Pid) -> io::Result<()>,
 ) -> Result<Pid, String> {
     let definition = &program.definition;
-    let environment = environment(program, identity, run_id);
+    let environment = environment(program, identity, given.run_id);
     let candidates = candidates(
         &definition.command,
         environment.get("PATH").map_or("", String::as_str),
@@ -185,9 +193,9 @@ pub(super) fn launch(
         }),
         open_files: base.open_files,
         stdin: base.null.as_fd(),
-        stdout: output[0].as_fd(),
-        stderr: output[1].as_fd(),
-        cgroup: None,
+        stdout: given.output[0].as_fd(),
+        stderr: given.output[1].as_fd(),
+        cgroup: given.cgroup,
     };
     spawn(&request, on_forked).map_err(|error| describe(&error, &request, definition, effective))
 }

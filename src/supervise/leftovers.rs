@@ -1,5 +1,6 @@
 //! What an ended run left behind: found and killed, whatever groups and sessions it made, before the run counts as over.
 //!
+//! Where it has a cgroup, all of that is killed first: nothing of it can hide, but what root has moved out can be left.
 //! The daemon is a subreaper, so all that a run leaves becomes its child or descends from one: where it has no
 //! strange children, nothing was left. Otherwise a process belongs to the run if it is in its session or group,
 //! was seen to descend from it, carries its mark `HXE_RUN_ID`, holds one of its pipes, or has such a parent.
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::cgroups::{self, Cgroup};
 use super::signals::Children;
 use super::{LeftBehind, RUN_ID};
 use crate::program::Signal;
@@ -18,6 +20,13 @@ use crate::sys::procfs::{self, Environment, Stat, close_over};
 
 /// How long to go on killing; what is still there then is named, not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait before looking again, doubled as long as there is something to kill.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often nothing must be found in a row: one that forks and ends while we look is missed, and so is its
+/// child.
+const EMPTY_LOOKS: usize = 5;
 
 /// How to recognise a run's processes.
 #[derive(Clone, Debug)]
@@ -33,6 +42,7 @@ pub(super) struct Traces {
     /// Processes that were seen to descend from `main`, by pid and start.
     pub descendants: HashSet<(i32, u64)>,
     pub origin: Origin,
+    pub cgroup: Option<Cgroup>,
 }
 
 /// Who started a run, and so what can be known of it.
@@ -63,9 +73,23 @@ impl Traces {
     /// Kills all that the ended run left behind, until nothing is left.
     pub(super) fn sweep(&self, children: &Children, guardian: Option<Pid>) -> Sweep {
         let mut sweep = Sweep::default();
+        if let Some(cgroup) = &self.cgroup {
+            sweep.killed = cgroup.kill();
+        }
+        self.sweep_by_traces(&mut sweep, children, guardian);
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+        // Nor do zombies stay for somebody to see.
+        let _ = children.reap_strangers();
+        sweep
+    }
+
+    /// Kills what is known by its traces to be the run's.
+    fn sweep_by_traces(&self, sweep: &mut Sweep, children: &Children, guardian: Option<Pid>) {
         let strangers = children.reap_strangers();
         if self.origin == Origin::Own && matches!(strangers, Ok(false)) {
-            return sweep;
+            return;
         }
         if self.origin != Origin::EarlierGone {
             // At once for all of the group: no fork escapes this.
@@ -74,14 +98,24 @@ impl Traces {
         let mut killed: HashSet<(i32, u64)> = HashSet::new();
         let mut immune: HashSet<(i32, u64)> = HashSet::new();
         let end = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(1);
+        let mut pause = FIRST_PAUSE;
+        let mut empty_looks = 0;
         let remaining = loop {
-            let Ok(all) = procfs::scan() else {
-                break Vec::new();
-            };
+            let all = self.suspects(children);
             let mut victims = self.find(&all, children, guardian);
             victims.retain(|stat| !immune.contains(&key(stat)));
-            if victims.is_empty() || Instant::now() >= end {
+            if victims.is_empty() {
+                empty_looks += 1;
+                let nothing_is_left =
+                    self.origin == Origin::Own && matches!(children.reap_strangers(), Ok(false));
+                if nothing_is_left || empty_looks == EMPTY_LOOKS {
+                    break victims;
+                }
+                pause = FIRST_PAUSE;
+            } else {
+                empty_looks = 0;
+            }
+            if Instant::now() >= end {
                 break victims;
             }
             for victim in &victims {
@@ -93,8 +127,8 @@ impl Traces {
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         };
-        sweep.killed = killed.len();
-        let strangers = procfs::scan().unwrap_or_default();
+        sweep.killed += killed.len();
+        let strangers = self.suspects(children);
         sweep.left_behind =
             remaining
                 .iter()
@@ -107,7 +141,24 @@ impl Traces {
                     name: stat.comm.clone(),
                 })
                 .collect();
-        sweep
+    }
+
+    /// All processes that may be the run's. What is our child or descends from one is found by the kernel's lists, quickly:
+    /// reading all of `/proc` takes as long as some take to fork and end.
+    fn suspects(&self, children: &Children) -> Vec<Stat> {
+        if self.origin != Origin::Own {
+            return procfs::scan().unwrap_or_default();
+        }
+        let ours = procfs::adopted().unwrap_or_default().into_iter();
+        let strangers = ours.filter(|pid| !children.contains(pid.number()));
+        let mut all = Vec::new();
+        for pid in strangers {
+            // Its children first: they are ours once it has ended.
+            let below = procfs::descendants(pid);
+            all.extend(procfs::stat(pid.number()));
+            all.extend(below);
+        }
+        all
     }
 
     /// The living processes of the run, but for `main`.
@@ -163,6 +214,7 @@ impl Traces {
             && !children.contains(stat.session)
             && !children.contains(stat.pgrp)
             && !is_being_started(stat)
+            && !cgroups::is_of_a_run(stat.pid)
             && !Pid::new(stat.pid)
                 .and_then(Environment::of)
                 .is_some_and(|environment| environment.names(RUN_ID.as_bytes()))

@@ -4,6 +4,7 @@
 //! meets a watcher; a command is answered by the watcher when it is done.
 
 mod adopted;
+mod cgroups;
 mod events;
 mod launch;
 mod leftovers;

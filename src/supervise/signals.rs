@@ -16,6 +16,9 @@ use crate::report;
 use crate::sys::process::{self, Pid};
 use crate::sys::procfs;
 
+/// How often orphans are looked for that orphans have left.
+const MOST_LOOKS: usize = 100;
+
 /// What the outside asks of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
@@ -124,14 +127,24 @@ impl Children {
     /// # Errors
     /// `/proc` cannot be read.
     pub(super) fn reap_strangers(&self) -> io::Result<bool> {
-        let mut living = false;
-        for pid in procfs::adopted()? {
-            if !self.contains(pid.number()) {
-                // By its own id: a wait for any child could take one that a watcher needs.
-                living |= matches!(process::reap(pid), Ok(None));
+        for _ in 0..MOST_LOOKS {
+            let (mut living, mut reaped) = (false, false);
+            for pid in procfs::adopted()? {
+                if !self.contains(pid.number()) {
+                    // By its own id: a wait for any child could take one that a watcher needs.
+                    match process::reap(pid) {
+                        Ok(None) => living = true,
+                        // It may have left us children of its own since.
+                        Ok(Some(_)) | Err(_) => reaped = true,
+                    }
+                }
+            }
+            if living || !reaped {
+                return Ok(living);
             }
         }
-        Ok(living)
+        // They go on dying, so some live.
+        Ok(true)
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Rlimit;
 
 use super::adopted::Adoptions;
+use super::cgroups::Cgroups;
 use super::events::{Events, Listener};
 use super::launch::{self, Base};
 use super::record::{Record, Records};
@@ -69,6 +70,8 @@ pub struct Supervisor {
     pub(super) adoptions: Adoptions,
     pub(super) link: Arc<Link>,
     pub(super) records: Records,
+    /// `None` where runs cannot have cgroups of their own.
+    pub(super) cgroups: Option<Cgroups>,
     pub(super) base: Base,
     settings: RwLock<Arc<Settings>>,
     programs: RwLock<BTreeMap<ProgramId, Handle>>,
@@ -103,6 +106,7 @@ impl Supervisor {
             events: Arc::default(),
             adoptions: Adoptions::default(),
             link,
+            cgroups: run_dir.get().ok().and_then(Cgroups::find),
             records: Records::new(Arc::clone(&run_dir)),
             base: Base {
                 null: OwnedFd::from(null),

@@ -1,5 +1,5 @@
 //! Places where a test lets this process die, as SIGKILL would have it, or hang: between any two steps that must not be
-//! torn apart.
+//! torn apart; and what a test hides from it.
 //!
 //! In a debug build only, and only where the environment names a file: the process dies at the place whose name is in it,
 //! or hangs there if `hang ` is before the name; once. A release build has nothing of it.
@@ -25,6 +25,18 @@ pub fn point(name: &str) {
     loop {
         std::thread::park();
     }
+}
+
+/// Whether a test hides something that this machine has, so that the daemon does as on one without.
+#[cfg(debug_assertions)]
+pub fn hides(what: &str) -> bool {
+    std::env::var_os("HXE_HIDE").is_some_and(|hidden| hidden == what)
+}
+
+/// No.
+#[cfg(not(debug_assertions))]
+pub fn hides(_what: &str) -> bool {
+    false
 }
 
 /// Nothing.

@@ -108,6 +108,7 @@ impl Watcher {
     }
 
     fn run(&self, run: record::Run, adopted: Option<Adopted>, origin: Origin) -> Run {
+        let cgroups = self.supervisor.cgroups.as_ref();
         let pipes = self.supervisor.logs.pipes(self.id).unwrap_or_default();
         Run {
             pid: run.pid,
@@ -119,6 +120,7 @@ impl Watcher {
                 pipes,
                 descendants: HashSet::new(),
                 origin,
+                cgroup: cgroups.and_then(|cgroups| cgroups.of_run(&run.id, run.pid)),
             },
             id: run.id,
             definition: run.definition,

@@ -13,6 +13,7 @@ use crate::clock::{BootTime, Timestamp};
 use crate::logs::Level;
 use crate::program::Signal;
 use crate::report;
+use crate::supervise::cgroups::Cgroup;
 use crate::supervise::leftovers::{self, Traces};
 use crate::supervise::machine::State;
 use crate::supervise::record::Record;
@@ -55,14 +56,18 @@ impl Watcher {
             left_behind: Vec::new(),
         };
         let started_with = program.definition.fingerprint();
+        let cgroup = self.cgroup(&run_id);
         let mut traces = None;
         let result = launch::launch(
             &supervisor.base,
             program,
             &snapshot.effective,
             &identity,
-            &run_id,
-            &output,
+            &launch::Given {
+                run_id: &run_id,
+                output: &output,
+                cgroup: cgroup.as_ref().map(|(_, dir)| dir.as_fd()),
+            },
             |pid| {
                 fault::point("forked");
                 // Known before it runs, so that the end of even the shortest run finds its watcher.
@@ -74,6 +79,7 @@ impl Watcher {
                     pipes: output.iter().filter_map(file_id).collect(),
                     descendants: HashSet::new(),
                     origin: leftovers::Origin::Own,
+                    cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.clone()),
                 });
                 supervisor.children.add(pid, self.mailbox.clone());
                 let run = record::Run {
@@ -106,12 +112,26 @@ impl Watcher {
                 if let Some(traces) = traces {
                     supervisor.children.remove(traces.main);
                 }
+                if let Some((cgroup, _)) = cgroup {
+                    cgroup.remove();
+                }
                 supervisor.logs.end_run(self.id);
                 Err(result
                     .err()
                     .unwrap_or_else(|| "starting: no process was made".to_owned()))
             }
         }
+    }
+
+    /// A cgroup for a run; without one it is cleared up after by its traces.
+    fn cgroup(&self, run_id: &str) -> Option<(Cgroup, OwnedFd)> {
+        let created = self.supervisor.cgroups.as_ref()?.create(run_id);
+        created
+            .inspect_err(|error| {
+                let reason = sys::reason(error);
+                report::warn(format_args!("{} runs without a cgroup: {reason}", self.id));
+            })
+            .ok()
     }
 
     /// Sees whether our process has ended, and if so clears up after it: what is left is killed and its last words are
