@@ -7,7 +7,9 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -150,6 +152,14 @@ impl Records {
                     .map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
             })
             .collect()
+    }
+
+    /// Where the program's file of this name is or was, as a path; `None` where `/proc` cannot tell.
+    pub(super) fn place(&self, id: ProgramId, name: &str) -> Option<PathBuf> {
+        let fd = self.run_dir.get_to_read();
+        let fd = fd.as_raw_fd();
+        let run_dir = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        Some(run_dir.join(id.to_string()).join(name))
     }
 
     /// Forgets where the program stood.

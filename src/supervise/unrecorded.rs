@@ -3,6 +3,8 @@
 //! They are found by what they carry: the variables that every program gets, and the program's pipe. Called by `supervisor`
 //! when it starts.
 
+use std::os::unix::ffi::OsStrExt;
+
 use crate::clock::{BootTime, Timestamp};
 use crate::program::ProgramId;
 use crate::report;
@@ -58,6 +60,20 @@ impl Unrecorded {
                 .pipes(id)
                 .into_iter()
                 .any(|pipe| procfs::holds_file(self.pid, pipe))
+    }
+
+    /// Whether its output went to that program's pipe, which somebody has removed since.
+    pub(super) fn was_of(&self, id: ProgramId, records: &Records) -> bool {
+        let is_it = |stream: &str, fd: u32| {
+            let pipe = records.place(id, stream)?;
+            let open = std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)).ok()?;
+            let open = open.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
+            Some(open == pipe.as_os_str().as_bytes())
+        };
+        self.id == id
+            && [("stdout", 1), ("stderr", 2)]
+                .iter()
+                .any(|(stream, fd)| is_it(stream, *fd) == Some(true))
     }
 
     /// As it calls itself.

@@ -257,6 +257,25 @@ fn a_record_that_cannot_be_read_loses_no_process_and_starts_no_second_one() {
 }
 
 #[test]
+fn what_runs_while_run_dir_is_lost_is_supervised_on() {
+    let mut daemon = Daemon::start();
+    let mark = format!("lost-{}", daemon.pid());
+    let program = daemon.create(&marked("a", &mark)).started();
+    let (id, pid) = (program.id.clone(), program.pid());
+    daemon.kill();
+    fs::remove_dir_all(daemon.setup.path("run")).unwrap();
+    let daemon = daemon.succeed();
+    let program = daemon.program(&id);
+    assert_eq!(program.pid(), pid);
+    let said = format!("the pipe that process {pid} of {id} writes to was removed");
+    assert!(daemon.output().contains(&said), "{}", daemon.output());
+    program.post("restart").ok(200);
+    let next = program.other_pid(pid);
+    until(|| processes_with(&format!("{mark}-a;")) == [next]);
+    program.stopped();
+}
+
+#[test]
 fn what_runs_while_the_database_is_lost_is_named_and_its_id_not_used_again() {
     let mut daemon = Daemon::start();
     let script = "echo before; while :; do sleep 0.05; echo on; done";

@@ -14,10 +14,10 @@ mod config;
 mod cors;
 /// Programs that files declare.
 mod declared;
-/// Disks that are full, read-only or gone, and log files that somebody else touches.
-mod disk;
 /// `hxe create` and `hxe update`.
 mod define;
+/// Disks that are full, read-only or gone, and log files that somebody else touches.
+mod disk;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
 /// Logs as they are written.

@@ -102,18 +102,27 @@ impl Supervisor {
                 ));
             }
         }
-        let mut processes = running
+        let is_of = |process: &&Unrecorded| process.is_of(id, &self.records);
+        let was_of = |process: &&Unrecorded| process.was_of(id, &self.records);
+        let processes: Vec<&Unrecorded> = running
             .iter()
-            .filter(|process| process.is_of(id, &self.records));
-        let Some(process) = processes.clone().find(|process| process.is_first) else {
+            .filter(|process| is_of(process) || was_of(process))
+            .collect();
+        let Some(process) = processes.iter().find(|process| process.is_first) else {
             // What is left of it would be in the way of its next run.
-            processes.by_ref().for_each(Unrecorded::kill);
+            processes.into_iter().for_each(Unrecorded::kill);
             return None;
         };
+        let pid = process.pid;
         report::warn(format_args!(
-            "{id} has no run record, but runs as process {}: it is supervised on",
-            process.pid
+            "{id} has no run record, but runs as process {pid}: it is supervised on"
         ));
+        if !is_of(process) {
+            report::warn(format_args!(
+                "the pipe that process {pid} of {id} writes to was removed: until {id} is restarted its log is not kept, and \
+                 it waits once that pipe is full"
+            ));
+        }
         Some(process.record())
     }
 
