@@ -272,6 +272,7 @@ impl Daemon {
             ));
         }
         listeners::announce(&addresses, &local_path);
+        sys::fault::point("answering");
         link.ready();
         fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " serves"));
         link.notify("READY=1");

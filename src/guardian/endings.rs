@@ -43,13 +43,15 @@ impl Guardian {
             ExitStatus::Code(code) if !self.has_served => return Some(ExitCode::from(code)),
             ExitStatus::Code(_) | ExitStatus::Signal(_) => {}
         }
+        // A first one that is killed may have answered somebody before it could say that it serves.
+        if !self.has_served && self.failures >= LAST_ATTEMPTS {
+            report::error(format_args!("the daemon {} again", describe(status)));
+            return Some(ExitCode::FAILURE);
+        }
         report::error(format_args!(
             "the daemon {}; it is started again, and its programs run on",
             describe(status)
         ));
-        if !self.has_served {
-            return Some(ExitCode::FAILURE);
-        }
         if served.is_some_and(|served| served >= LONG_ENOUGH) {
             self.failures = 0;
         }

@@ -496,6 +496,17 @@ fn who_is_told_to_end_ends_also_where_no_daemon_can_be_started() {
 }
 
 #[test]
+fn the_first_daemon_that_is_killed_as_soon_as_it_answers_comes_back() {
+    let setup = Setup::new();
+    let fault = setup.path("fault");
+    std::fs::write(&fault, "answering").unwrap();
+    let variable = fault.to_str().unwrap().to_owned();
+    let daemon = setup.variable("HXE_FAULT", &variable).start();
+    until(|| daemon.output().contains("was killed by signal"));
+    daemon.get("/api/program").ok(200);
+}
+
+#[test]
 fn what_is_to_start_with_the_daemon_does_so_if_it_dies_at_the_first() {
     let (mut daemon, fault) = mortal();
     let ids = ["a", "b", "c"].map(|name| daemon.create(&sleeper(name).with("enabled", true)).id);
