@@ -62,7 +62,7 @@ impl From<Error> for Failure {
             Error::CannotConnect { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => (
                     Code::Permission,
-                    "\nOnly root and the user that the daemon runs as may use its socket.",
+                    "\nRoot, the daemon's own user and [api] socket_group may use its socket.",
                 ),
                 _ => (
                     Code::Network,

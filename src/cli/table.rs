@@ -23,7 +23,7 @@ pub struct Command {
     pub offers: Offers,
     /// Behind so many operands nothing is an option any more: it is another command's.
     pub ends_after: usize,
-    /// What it does, a sentence for `--help`; its first clause also stands in the list of commands.
+    /// What it does, a sentence.
     pub about: &'static str,
     pub options: &'static [&'static [Opt]],
     pub run: fn(&Args) -> Result<ExitCode, Failure>,

@@ -44,21 +44,29 @@ pub fn logs(args: &Args) -> Result<ExitCode, Failure> {
         levels: &levels,
     };
     let client = client(args)?;
-    let entries = match args.is_on("follow") {
+    let follow = args.is_on("follow");
+    let entries = match follow {
         true => client.follow(program, &filter),
         false => client.logs(program, &filter),
     };
     let entries = entries.map_err(|error| Failure::from(error).of(program))?;
-    print(entries, &output, args.is_on("timestamps"))
-}
-
-fn print(entries: Entries, output: &Output, timestamps: bool) -> Result<ExitCode, Failure> {
-    for entry in entries {
-        if !say_more(line(&entry?, output, timestamps).as_bytes())? {
-            break;
-        }
+    let is_read = print(entries, &output, args.is_on("timestamps"))?;
+    if follow && is_read && !matches!(client.get(program), Err(client::Error::NotFound(_))) {
+        report::info(format_args!(
+            "the log ends here, as the daemon has left or the login has ended"
+        ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints entries to their end. `false`: nobody reads them any more.
+fn print(entries: Entries, output: &Output, timestamps: bool) -> Result<bool, Failure> {
+    for entry in entries {
+        if !say_more(line(&entry?, output, timestamps).as_bytes())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn line(entry: &LogEntry, output: &Output, timestamps: bool) -> String {

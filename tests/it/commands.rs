@@ -1,5 +1,6 @@
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::command::{Running, command};
@@ -436,6 +437,29 @@ fn reload_says_what_has_changed() {
     setup.declare("declared.toml", "nonsense = 1\n");
     let said = daemon.hxe(&["reload"]).fails(2);
     assert!(said.contains("declared.toml"), "{said}");
+}
+
+#[test]
+fn an_upgrade_tells_what_came_of_it() {
+    let (setup, binary) = Setup::new().own_binary();
+    let daemon = setup.start();
+    let program = daemon.create(&sleeper("a")).started();
+    let (pid, server) = (program.pid(), daemon.server_pid());
+    let version = env!("CARGO_PKG_VERSION");
+    let out = daemon.hxe(&["upgrade"]).ok();
+    assert_eq!(out, format!("hxe: upgraded from {version} to {version}\n"));
+    assert_ne!(daemon.server_pid(), server);
+    let broken = setup.path("broken");
+    std::fs::write(&broken, "#!/bin/sh\nexit 1\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(&broken, &binary).unwrap();
+    let said = daemon.hxe(&["upgrade"]).fails(1);
+    assert!(
+        said.contains("given up") && said.contains("goes on"),
+        "{said}"
+    );
+    assert_eq!(program.pid(), pid);
+    daemon.hxe(&["--server", &daemon.url(), "upgrade"]).fails(2);
 }
 
 #[test]
