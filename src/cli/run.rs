@@ -126,11 +126,9 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
     }
     let ended = follow(&client, &id);
     let code = ended.and_then(|()| exit_code(&client, &id));
-    // It may be gone already, by somebody else's hand.
-    if !matches!(
-        client.delete(&id),
-        Err(Error::CannotConnect { .. } | Error::Lost(_))
-    ) {
+    // It may be gone already, by somebody else's hand; where the daemon is away the sweeper goes on.
+    let deleted = client.delete(&id);
+    if !deleted.is_err_and(|error| may_go_on(&error)) {
         let _ = tell(DONE);
         drop(pipe);
         let _ = sweeper.wait();
@@ -148,10 +146,7 @@ fn follow(client: &Arc<Client>, id: &Arc<str>) -> Result<(), Failure> {
             thread::spawn(move || copy(&client, &id, stream, output))
         })
     });
-    let started = client.start(id);
-    if let Err(error) = started {
-        return Err(Failure::from(error));
-    }
+    start(client, id)?;
     let mut result = Ok(());
     for copy in copies {
         let copied = match copy?.join() {
@@ -161,6 +156,32 @@ fn follow(client: &Arc<Client>, id: &Arc<str>) -> Result<(), Failure> {
         result = result.and(copied);
     }
     result
+}
+
+/// Starts it, once: where the answer does not come, as the daemon is replaced, it is looked whether it was started.
+fn start(client: &Client, id: &str) -> Result<(), Error> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match client.start(id) {
+            Ok(_) => return Ok(()),
+            Err(error) if may_go_on(&error) && Instant::now() < until => {
+                thread::sleep(TRY_EVERY);
+                if again(client, |client| client.get(id))?.start_time.is_some() {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether what was asked for may be done although this was answered, or nothing.
+fn may_go_on(error: &Error) -> bool {
+    match error {
+        Error::CannotConnect { .. } | Error::Lost(_) => true,
+        Error::Refused(refusal) => refusal.status == 503,
+        _ => false,
+    }
 }
 
 /// Passes on one stream, also over a change of daemons.
@@ -235,7 +256,7 @@ fn again<T>(client: &Client, ask: impl Fn(&Client) -> Result<T, Error>) -> Resul
     let until = Instant::now() + PATIENCE;
     loop {
         match ask(client) {
-            Err(Error::CannotConnect { .. } | Error::Lost(_)) if Instant::now() < until => {
+            Err(error) if may_go_on(&error) && Instant::now() < until => {
                 thread::sleep(TRY_EVERY);
             }
             other => return other,

@@ -184,3 +184,44 @@ fn a_reader_that_leaves_ends_it() {
     });
     assert!(daemon.list("").is_empty());
 }
+
+#[test]
+fn output_is_given_from_where_it_is_asked_for() {
+    let setup = Setup::new()
+        .key("logs", "max_size", "\"64KiB\"")
+        .key("logs", "max_files", 2);
+    let daemon = setup.start();
+    let program = daemon
+        .create(&sh("a", "printf abcdef; printf xyz >&2"))
+        .started();
+    program.reaches("exited");
+    let output = |query: &str| daemon.get(&program.path(&format!("/output{query}")));
+    for (query, expected) in [
+        ("", "abcdef"),
+        ("?stream=stdout&from=0", "abcdef"),
+        ("?stream=stderr", "xyz"),
+        ("?from=4", "ef"),
+        ("?from=6", ""),
+        ("?from=700", ""),
+        ("?from=end", ""),
+    ] {
+        assert_eq!(output(query).expect(200).text(), expected, "{query}");
+    }
+    for query in ["?stream=hxe", "?from=-1", "?from=x", "?lines=1"] {
+        output(query).error(400, "validation_error");
+    }
+    let path = program.path("/output");
+    daemon
+        .request("GET", &path, "", "")
+        .error(401, "authentication_error");
+    daemon
+        .get("/api/program/nobody/output")
+        .error(404, "not_found");
+    // Once some may be gone, nobody knows where a place is.
+    let program = daemon.create(&sh("b", "seq 1 60000")).started();
+    program.reaches("exited");
+    let path = |query: &str| program.path(&format!("/output{query}"));
+    daemon.get(&path("?from=1000")).error(400, "invalid_state");
+    let kept = daemon.get(&path("")).expect(200).text().to_owned();
+    assert!(kept.ends_with("\n59999\n60000\n"), "{}", kept.len());
+}
