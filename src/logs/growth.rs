@@ -388,6 +388,23 @@ mod tests {
         assert_eq!((reach.base, reach.total()), (60, 60));
     }
 
+    #[test]
+    fn a_reader_holds_what_the_next_rotation_would_take() {
+        let growth = Register::default().enter(ProgramId(1));
+        let held = |rotations, kept| growth.is_held(Stream::Stdout, rotations, kept);
+        assert!(!held(9, 5));
+        growth.hold(Stream::Stdout, Some(3));
+        assert!(!held(7, 5) && held(8, 5) && held(9, 5));
+        assert!(!growth.is_held(Stream::Stderr, 9, 5));
+        // Where none is kept there is nothing to hold.
+        assert!(!held(9, 0));
+        // One from before the daemon started: numbers count from there.
+        growth.hold(Stream::Stdout, Some(2_u32.wrapping_neg()));
+        assert!(!held(2, 5) && held(3, 5));
+        growth.hold(Stream::Stdout, None);
+        assert!(!held(9, 5));
+    }
+
     proptest! {
         #[test]
         fn a_reach_is_published_as_it_is(
