@@ -70,8 +70,7 @@ pub fn timeout(args: &Args) -> Result<Option<Duration>, Failure> {
 /// # Errors
 /// There is none on this machine that can be found, or the configuration is wrong.
 pub fn server(args: &Args) -> Result<Server, Failure> {
-    let named = args.value("server").map(str::to_owned);
-    if let Some(address) = named.or_else(|| variable("HXE_SERVER_URL")) {
+    if let Some(address) = named(args) {
         let local = address.starts_with(['/']) || address.starts_with("unix:");
         return Ok(Server {
             address,
@@ -136,13 +135,21 @@ pub fn server(args: &Args) -> Result<Server, Failure> {
 /// # Errors
 /// The configuration is wrong.
 pub fn login_server(args: &Args) -> Result<String, Failure> {
-    let named = args.value("server").map(str::to_owned);
-    if let Some(address) = named.or_else(|| variable("HXE_SERVER_URL")) {
+    if let Some(address) = named(args) {
         return Ok(address);
     }
     let places = places(args)?;
     let listen = places.into_iter().find_map(|place| place.listen);
     Ok(listen.unwrap_or_else(|| DEFAULT_SERVER.to_owned()))
+}
+
+/// The server that is named: by the option, or by the variable where no configuration is named.
+fn named(args: &Args) -> Option<String> {
+    let variable = || match args.value("config") {
+        None => variable("HXE_SERVER_URL"),
+        Some(_) => None,
+    };
+    args.value("server").map(str::to_owned).or_else(variable)
 }
 
 impl Server {

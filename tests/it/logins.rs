@@ -116,6 +116,10 @@ fn over_the_socket_no_login_is_needed_but_one_that_is_given_counts() {
     let socket = format!("unix:{}", daemon.setup.path("run/hxe.sock").display());
     assert_eq!(status["server"], socket.as_str());
     assert_eq!(daemon.hxe(&["-s", &socket, "list", "-q"]).ok(), "");
+    // Whoever names a configuration means its daemon.
+    let mut command = daemon.local_command(&["list", "-q"]);
+    command.env("HXE_SERVER_URL", "http://127.0.0.1:1");
+    assert_eq!(Running::start(command, b"").ends().ok(), "");
 }
 
 #[test]
