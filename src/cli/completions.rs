@@ -305,3 +305,36 @@ complete -c hxe -n '__fish_seen_subcommand_from {first}' -a {second} -d {about}\
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::help;
+
+    #[test]
+    fn every_command_and_option_is_in_each_script_and_in_its_help() {
+        let scripts = [bash(), zsh(), fish()];
+        for command in COMMANDS {
+            let help = help::of(command);
+            for script in &scripts {
+                for word in command.name.split(' ') {
+                    assert!(script.contains(word), "{word}\n{script}");
+                }
+            }
+            for option in shown(command) {
+                let long = format!("--{}", option.long);
+                assert!(help.contains(&long), "{long}\n{help}");
+                let [bash, zsh, fish] = &scripts;
+                assert!(bash.contains(&long) && zsh.contains(&long), "{long}");
+                assert!(fish.contains(&format!("-l {}", option.long)), "{long}");
+            }
+            for option in command.options().filter(|option| option.about.is_empty()) {
+                let long = format!("--{} ", option.long);
+                assert!(
+                    scripts.iter().all(|script| !script.contains(&long)),
+                    "{long}"
+                );
+            }
+        }
+    }
+}

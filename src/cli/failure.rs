@@ -114,6 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_every_exit_code() {
+        let manual = include_str!("../../man/hxe.1");
+        let section = manual.split("\n.Sh EXIT STATUS\n").nth(1).unwrap();
+        let section = section.split("\n.Sh ").next().unwrap();
+        let items = section.lines().filter_map(|line| line.strip_prefix(".It "));
+        let items: Vec<u8> = items.map(|item| item.parse().unwrap()).collect();
+        let last = Code::Permission as u8;
+        assert_eq!(items, (0..=last).collect::<Vec<u8>>());
+    }
+
+    #[test]
     fn each_error_has_its_exit_code() {
         let denied = || io::ErrorKind::PermissionDenied.into();
         let connect = |source| Error::CannotConnect {
