@@ -375,6 +375,8 @@ def main():
             print(f"skipped {kind.name}: there is no {', '.join(missing)}", file=sys.stderr)
         else:
             kinds.append(kind)
+    if not kinds:
+        sys.exit("there is nothing to measure")
     results = {}
     for _ in range(options.rounds):
         work = [(kind, name) for kind in kinds for name in measures]
