@@ -16,10 +16,9 @@ echo "::respawn:/etc/init.d/hxe run" >"$dir/inittab"
 setsid sh -c "while :; do sh '$dir/hxe' run; sleep 0.2; done" >"$dir/init.log" 2>&1 </dev/null &
 started=$!
 life
-# The loop first, which would go on.
-kill -KILL "$started"
+# What waits at the FIFO now is a child of the loop, in its group.
+svc stop
+kill -KILL "-$started"
 wait "$started" 2>/dev/null
 started=
-rm "$dir/inittab"
-svc stop
 verdict
