@@ -27,6 +27,7 @@ use crate::supervise::signals::{self, Children, Request, Requests};
 use crate::supervise::{self, Supervisor};
 use crate::sys;
 use crate::sys::fault;
+use crate::sys::memory;
 use crate::sys::process;
 use local::LocalSocket;
 use pid_file::PidFile;
@@ -145,7 +146,7 @@ impl Daemon {
             }
         };
         let link = Arc::new(link);
-        process::use_one_heap();
+        memory::use_one_heap();
         process::ignore_file_size_signal();
         // First of all threads' business: each inherits what is set here.
         let caught = signals::catch().map_err(system("signals cannot be caught"))?;

@@ -18,6 +18,7 @@ use super::outcome::Outcome;
 use super::upgrade::{Stage, Upgrade};
 use crate::clock::BootTime;
 use crate::report;
+use crate::sys::memory;
 use crate::sys::process::{self, Pid};
 use crate::sys::signals::Signals;
 use crate::sys::{self, background, procfs};
@@ -35,6 +36,12 @@ const TERM: i32 = Signal::TERM.as_raw();
 pub(super) const KILL: i32 = Signal::KILL.as_raw();
 pub(super) const USR2: i32 = Signal::USR2.as_raw();
 const CHLD: i32 = Signal::CHILD.as_raw();
+
+/// After so long without anything to do it takes itself to be left alone.
+const CALM: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// How the daemon is started.
 pub struct Options {
@@ -160,7 +167,12 @@ impl Guardian {
         }
         let timeout = until.and_then(|at| Timespec::try_from(at.since(BootTime::now())).ok());
         // Interrupted, or without memory: then it looks round for nothing.
-        let _ = poll(&mut fds, timeout.as_ref());
+        if let Some(timeout) = timeout {
+            let _ = poll(&mut fds, Some(&timeout));
+        } else if matches!(poll(&mut fds, Some(&CALM)), Ok(0)) {
+            memory::release_unused();
+            let _ = poll(&mut fds, None);
+        }
     }
 
     /// Starts a daemon, if that is due.

@@ -26,12 +26,16 @@ use super::table::{Key, Table};
 use super::{Limits, Listener};
 use crate::clock::BootTime;
 use crate::report;
+use crate::sys::memory;
 
 /// How long listeners rest when there is nothing left to accept with.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a client that has connected has to send its first request, when the server closes.
 const GREETING: Duration = Duration::from_millis(300);
+
+/// How long after the last connection the daemon takes itself to be left alone.
+const CALM: Duration = Duration::from_secs(1);
 
 /// How often connections are looked at that hold up the server's end.
 const NAP: Duration = Duration::from_millis(20);
@@ -117,9 +121,7 @@ impl Drop for Lease {
         let mut state = self.wire.lock();
         state.table.release(self.key);
         if state.table.open() == 0 {
-            // An idle daemon does not even wake to find that there is nothing to do.
-            let next = state.resume;
-            self.wire.set_timer(&mut state, next);
+            self.wire.await_calm(&mut state);
             if self.wire.is_closing() {
                 self.wire.empty.notify_all();
             }
@@ -167,6 +169,7 @@ impl Wire {
         for (index, listener) in self.listeners().iter().enumerate() {
             self.add(&**listener, Subject::Listener(index), EventFlags::IN)?;
         }
+        self.await_calm(&mut self.lock());
         Ok(())
     }
 
@@ -288,6 +291,14 @@ impl Wire {
         }
     }
 
+    /// Has the timer go off once nobody has come for a while. That is all: an idle daemon does not even wake to find that
+    /// there is nothing to do.
+    fn await_calm(&self, state: &mut State) {
+        let calm = BootTime::now() + CALM;
+        let next = state.resume.map_or(calm, |resume| resume.min(calm));
+        self.set_timer(state, Some(next));
+    }
+
     /// Does what the timer is for.
     pub fn tick(&self) {
         let now = BootTime::now();
@@ -298,8 +309,12 @@ impl Wire {
             .collect();
         let resume = state.resume.take_if(|resume| *resume <= now).is_some();
         let next = state.table.deadline().into_iter().chain(state.resume).min();
+        let is_calm = next.is_none() && state.table.open() == 0;
         self.set_timer(&mut state, next);
         drop(state);
+        if is_calm {
+            memory::release_unused();
+        }
         if let Err(error) = self.arm(&self.timer, Subject::Timer, EventFlags::IN) {
             report::warn(format_args!("the timer of the API is lost: {error}"));
         }

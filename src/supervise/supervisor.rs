@@ -351,7 +351,14 @@ impl Supervisor {
         let published = Arc::new(Published::new(snapshot));
         let (mailbox, inbox) = sync_channel(MAILBOX);
         let mail = (mailbox.clone(), inbox);
-        let watcher = Watcher::new(id, Arc::clone(self), Arc::clone(&published), mail, found);
+        // On the heap: each frame that it were moved through would take its size of the stack.
+        let mut watcher = Box::new(Watcher::new(
+            id,
+            Arc::clone(self),
+            Arc::clone(&published),
+            mail,
+            found,
+        ));
         std::thread::Builder::new()
             .name(format!("hxe-w-{id}"))
             .stack_size(STACK_SIZE)

@@ -20,6 +20,7 @@ use crate::logs::Level;
 use crate::program::{MaxRestarts, ProgramId};
 use crate::report;
 use crate::sys::fault;
+use crate::sys::memory::Stack;
 use crate::sys::process::Pid;
 
 /// Mails that may wait; a caller beyond is told that the program is busy.
@@ -174,7 +175,7 @@ impl Watcher {
     }
 
     /// Watches until the program is removed.
-    pub(super) fn watch(mut self) {
+    pub(super) fn watch(&mut self) {
         if let Some(record) = self.found.take()
             && catch_unwind(AssertUnwindSafe(|| self.resume(record))).is_err()
         {
@@ -183,7 +184,10 @@ impl Watcher {
                 self.id
             ));
         }
+        let stack = Stack::of_this_thread();
         while self.gone.is_none() {
+            // A start goes deep, and there may be a thousand of us.
+            stack.release();
             let mail = match self.machine.deadline() {
                 Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
                 None => self

@@ -5,6 +5,7 @@ pub mod bell;
 mod clone;
 pub mod directory;
 pub mod fault;
+pub mod memory;
 pub mod process;
 pub mod procfs;
 pub mod random;

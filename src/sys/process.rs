@@ -213,15 +213,6 @@ pub fn name_main_thread() {
     let _ = rustix::thread::set_name(c"hxe");
 }
 
-/// Keeps glibc from giving each thread a heap of its own: with a handful of mostly sleeping threads that only costs memory.
-pub fn use_one_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes two numbers and is called before any other thread exists.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
 /// Ignores SIGXFSZ: under a limit on the size of files, a write to a log then fails like any other.
 pub fn ignore_file_size_signal() {
     // SAFETY: sets a disposition, with no handler of ours.
