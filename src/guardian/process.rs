@@ -239,7 +239,6 @@ impl Guardian {
             other => other,
         };
         if matches!(number, TERM | QUIT) {
-            self.end_check();
             if self.asked == Some(TERM) {
                 return;
             }
@@ -248,6 +247,7 @@ impl Guardian {
             }
             // Also a daemon that is not there has programs to stop.
             self.start_at = BootTime::now();
+            self.end_trial();
         }
         if let Some(daemon) = &mut self.daemon {
             daemon.tell(Message::Signal(number));

@@ -37,6 +37,8 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(15);
 /// How long a new daemon has to serve until its binary counts as good.
 const PROVES_WITHIN: Duration = Duration::from_secs(1);
 
+const ASKED_TO_END: &str = "hxe was asked to end";
+
 /// A change to another binary that is under way.
 pub(super) struct Upgrade {
     pub(super) to: File,
@@ -143,17 +145,22 @@ impl Guardian {
         }
     }
 
-    /// Stops a check that is under way: hxe is to end.
-    pub(super) fn end_check(&mut self) {
-        if let Some(Upgrade {
-            stage: Stage::Checking(pid),
-            ..
-        }) = self.upgrade
-        {
-            // Its end is that of a stranger.
-            let _ = process::kill_group(pid, KILL);
-            self.again = false;
-            self.give_up("hxe was asked to end".to_owned());
+    /// Stops a check or a new daemon that does not serve yet, as hxe is to end: the binary that is known to be good does
+    /// that best, and at once.
+    pub(super) fn end_trial(&mut self) {
+        let Some(upgrade) = &self.upgrade else {
+            return;
+        };
+        match (upgrade.stage, &self.daemon) {
+            (Stage::Checking(pid), _) => {
+                // Its end is that of a stranger.
+                let _ = process::kill_group(pid, KILL);
+                self.give_up(ASKED_TO_END.to_owned());
+            }
+            // What follows is decided when it has ended.
+            (Stage::Trying, Some(daemon)) => drop(process::kill(daemon.pid, KILL)),
+            (Stage::Trying, None) => self.give_up(ASKED_TO_END.to_owned()),
+            (Stage::Leaving | Stage::Proving(_), _) => {}
         }
     }
 
@@ -197,13 +204,14 @@ impl Guardian {
             Stage::Leaving if is_end => return Ok(Some(ExitCode::SUCCESS)),
             // It was asked for something else meanwhile, which the binary that is known to be good does best.
             Stage::Leaving if self.asked.is_some() => {
-                self.give_up("hxe was asked to end".to_owned());
+                self.give_up(ASKED_TO_END.to_owned());
             }
             // However it left: its programs are on record.
             Stage::Leaving => {
                 *stage = Stage::Trying;
                 *until = Some(self.start_at + patience(SERVES_WITHIN));
             }
+            Stage::Trying if self.asked.is_some() => self.give_up(ASKED_TO_END.to_owned()),
             Stage::Trying if until.is_none() => self.give_up(format!(
                 "the new binary did not serve within {} s",
                 SERVES_WITHIN.as_secs()

@@ -122,11 +122,16 @@ fn a_mistake_in_the_configuration_is_found_before_the_daemon_leaves() {
 /// A daemon whose binary is replaced by another build, with a fault there or in its own; that is waited for one second
 /// where it hangs.
 fn faulty(fault: &str) -> (Daemon, PathBuf) {
+    patient(fault, "1")
+}
+
+/// The same, waited for so many seconds.
+fn patient(fault: &str, seconds: &str) -> (Daemon, PathBuf) {
     let (setup, path) = Setup::new().own_binary();
     let file = setup.path("fault");
     let setup = setup
         .variable("HXE_FAULT", file.to_str().unwrap())
-        .variable("HXE_IMPATIENT", "1");
+        .variable("HXE_PATIENCE", seconds);
     let daemon = setup.start();
     replace(&path, &another_build(&path));
     fs::write(&file, fault).unwrap();
@@ -272,4 +277,21 @@ fn the_daemons_death_during_an_upgrade_costs_no_program() {
         assert_eq!(upgraded(&daemon)["state"], "done");
         assert_eq!(daemon.program(id).pid(), pid);
     });
+}
+
+#[test]
+fn who_asks_for_an_end_does_not_wait_for_a_new_binary_that_hangs() {
+    let hang = format!("hang {NEW} starts");
+    for signal in [Signal::TERM, Signal::QUIT] {
+        let (mut daemon, fault) = patient(&hang, "1000");
+        daemon.signal(Signal::USR2);
+        until(|| !fault.exists());
+        daemon.signal(signal);
+        assert_eq!(daemon.ends(), Some(0));
+        let said = daemon.output();
+        assert!(
+            said.contains("hxe was asked to end; the old one goes on"),
+            "{said}"
+        );
+    }
 }
