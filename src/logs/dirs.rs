@@ -25,6 +25,9 @@ pub const RUN_DIR: Mode = Mode::from_raw_mode(0o711);
 /// The program's group may write into its FIFOs; another program of the same user can steal nothing from them.
 const FIFO: Mode = Mode::from_raw_mode(0o620);
 
+/// In `log_dir/<id>`: the program was deleted, and this directory is to be.
+const REMOVAL: &str = "removed";
+
 /// Directories within a program's directories that removal goes into; we make none.
 const DEPTH: u32 = 32;
 
@@ -162,7 +165,10 @@ fn remove_c(parent: rustix::fd::BorrowedFd, name: &std::ffi::CStr, depth: u32) -
         Err(error) => return Err(error.into()),
     }
     let dir = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
-    for inner in names(&dir)? {
+    let mut inner = names(&dir)?;
+    // A mark goes last: until then a removal that is cut off can be finished.
+    inner.sort_by_key(|name| name.to_bytes() == REMOVAL.as_bytes());
+    for inner in inner {
         remove_c(dir.as_fd(), &inner, depth - 1)?;
     }
     match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
@@ -171,11 +177,37 @@ fn remove_c(parent: rustix::fd::BorrowedFd, name: &std::ffi::CStr, depth: u32) -
     }
 }
 
-/// The highest id that has a directory in `parent`; 0 if none has.
+/// Marks a program's directory: it is to be removed once its definition is.
+pub fn mark(dir: impl AsFd) -> io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, REMOVAL, flags, Mode::from_raw_mode(0o600))?;
+    Ok(())
+}
+
+/// Takes the mark away.
+pub fn unmark(dir: impl AsFd) -> io::Result<()> {
+    match rustix::fs::unlinkat(dir, REMOVAL, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether it is marked.
+pub fn is_marked(dir: impl AsFd) -> bool {
+    rustix::fs::statat(dir, REMOVAL, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// The ids that have a directory in `parent`.
+pub fn ids(parent: impl AsFd) -> io::Result<Vec<ProgramId>> {
+    let names = names(parent)?.into_iter();
+    Ok(names
+        .filter_map(|name| name.to_str().ok()?.parse().ok())
+        .collect())
+}
+
+/// The highest of them; 0 if there is none.
 pub fn last_id(parent: impl AsFd) -> io::Result<ProgramId> {
-    let ids = names(parent)?.into_iter();
-    let ids = ids.filter_map(|name| name.to_str().ok()?.parse().ok());
-    Ok(ids.max().unwrap_or(ProgramId(0)))
+    Ok(ids(parent)?.into_iter().max().unwrap_or(ProgramId(0)))
 }
 
 /// The names in a directory, without `.` and `..`.

@@ -330,6 +330,38 @@ impl Logs {
         removed
     }
 
+    /// Leaves word that a program's logs are to go once its definition is gone. Where it cannot be left, they may stay.
+    pub fn mark_removal(&self, id: ProgramId) {
+        let _ = dirs::open(&*self.log_dir.get_to_read(), id).and_then(|dir| dirs::mark(&dir));
+    }
+
+    /// Takes that back.
+    pub fn unmark_removal(&self, id: ProgramId) {
+        let _ = dirs::open(&*self.log_dir.get_to_read(), id).and_then(|dir| dirs::unmark(&dir));
+    }
+
+    /// Removes the logs of programs that an earlier daemon died over removing: those that are marked and not `known`. Logs
+    /// without a mark may be those of a database that was lost.
+    pub fn finish_removals(&self, known: impl Fn(ProgramId) -> bool) {
+        for id in dirs::ids(self.log_dir.get_to_read()).unwrap_or_default() {
+            let Ok(dir) = dirs::open(&*self.log_dir.get_to_read(), id) else {
+                continue;
+            };
+            if !dirs::is_marked(&dir) {
+                continue;
+            }
+            let done = match known(id) {
+                true => dirs::unmark(&dir),
+                false => self.remove(id),
+            };
+            if let Err(error) = done {
+                report::warn(format_args!(
+                    "{id} is deleted, but its logs cannot be: {error}"
+                ));
+            }
+        }
+    }
+
     fn remove_files(&self, id: ProgramId) -> io::Result<()> {
         let (done, gone) = mpsc::channel::<()>();
         self.queue.send(Request::Remove { id, done });
@@ -337,8 +369,9 @@ impl Logs {
             Err(RecvTimeoutError::Disconnected) | Ok(()) => {}
             Err(late @ RecvTimeoutError::Timeout) => return Err(unanswered(late)),
         }
-        dirs::remove(&*self.log_dir.get_to_read(), id)?;
-        dirs::remove(&*self.run_dir.get_to_read(), id)
+        dirs::remove(&*self.run_dir.get_to_read(), id)?;
+        // With the mark in it.
+        dirs::remove(&*self.log_dir.get_to_read(), id)
     }
 
     /// Finds the last entries, oldest first, in bounded memory whatever their size.

@@ -34,6 +34,15 @@ impl Store {
         })
     }
 
+    /// Whether there is a record of this program, one that cannot be understood included; so it is, too, where nobody can know.
+    pub fn has(&self, id: ProgramId) -> bool {
+        let found = self.read(|transaction| {
+            let table = transaction.open_table(PROGRAMS)?;
+            Ok(table.get(id.0)?.is_some())
+        });
+        found.unwrap_or(true)
+    }
+
     /// Gives no new program this id or one below: something of such a program is still there.
     pub fn keep_off(&self, id: ProgramId) {
         self.used.fetch_max(id.0, Ordering::Relaxed);

@@ -26,6 +26,7 @@ use crate::report;
 use crate::store::{self, Store};
 use crate::sys::bell::Bell;
 use crate::sys::directory::Directory;
+use crate::sys::fault;
 use crate::sys::process;
 
 mod declared;
@@ -97,6 +98,7 @@ impl Supervisor {
     ) -> Result<Arc<Supervisor>, store::Error> {
         let null = File::open("/dev/null").map_err(store::Error::Disk)?;
         let programs = store.programs()?;
+        logs.finish_removals(|id| store.has(id));
         // A database that was lost or moved aside knows nothing of programs whose logs are still there.
         store.keep_off(logs.last_id());
         let supervisor = Arc::new(Supervisor {
@@ -291,7 +293,12 @@ impl Supervisor {
         let published = self.published(id).ok_or(Refusal::NotFound)?;
         // Declared ones are forgotten all at once by the reload that removes them.
         if published.get().program.declared.is_none() {
-            self.store.delete(id)?;
+            // A daemon that dies behind the commit leaves word for the next one.
+            self.logs.mark_removal(id);
+            self.store
+                .delete(id)
+                .inspect_err(|_| self.logs.unmark_removal(id))?;
+            fault::point("deleted");
         }
         self.programs
             .write()

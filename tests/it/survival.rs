@@ -547,3 +547,30 @@ fn what_was_stopped_for_the_end_of_a_daemon_that_is_killed_over_it_starts_with_t
     assert!(!is_alive(pids[1]));
     assert_eq!(daemon.program(&ids[2]).state(), "stopped");
 }
+
+#[test]
+fn a_removal_that_the_daemon_dies_over_is_finished_by_the_next_one() {
+    let (daemon, fault) = mortal();
+    let others = [
+        sh("a", "echo kept"),
+        sh("b", "echo gone"),
+        sh("c", "echo kept"),
+    ];
+    let [first, gone, last] = others.map(|definition| {
+        let program = daemon.create(&definition).started();
+        program.reaches("exited");
+        program
+    });
+    std::fs::write(&fault, "deleted").unwrap();
+    let server = daemon.server_pid();
+    let token = daemon.token();
+    let path = gone.path("");
+    let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer";
+    let mut connection = daemon.sent(format!("DELETE {path} {head} {token}\r\n\r\n"));
+    connection.wait_for_end();
+    until(|| !is_alive(server));
+    assert_eq!(daemon.list(""), ["a", "c"]);
+    let logs = |id: &str| daemon.log_dir().join(id).exists();
+    assert!(logs(&first.id) && logs(&last.id) && !logs(&gone.id));
+    assert!(!daemon.setup.path("run").join(&gone.id).exists());
+}
