@@ -16,6 +16,8 @@ struct DaemonShape<'a> {
     /// Since when it serves.
     start_time: String,
     upgrade: Option<UpgradeShape>,
+    /// What is wrong with the configuration on disk, as it was read last; the daemon goes on with the one before.
+    mistakes: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -43,12 +45,14 @@ impl From<guardian::Outcome> for UpgradeShape {
 /// `GET /daemon`.
 pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     call.query(&[])?;
+    let mistakes = api.mistakes();
     let shape = DaemonShape {
         version: env!("CARGO_PKG_VERSION"),
         pid: api.link.main_pid().number(),
         server_pid: std::process::id().cast_signed(),
         start_time: api.start_time.to_seconds_string(),
         upgrade: api.link.upgrade().map(UpgradeShape::from),
+        mistakes: &mistakes,
     };
     Ok(reply::json(200, &shape).into())
 }

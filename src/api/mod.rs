@@ -128,6 +128,8 @@ pub struct Api {
     searches: Lane,
     reloads: Lane,
     reload: OnceLock<Arc<Reload>>,
+    /// What is wrong with the configuration on disk.
+    mistakes: Mutex<Vec<String>>,
 }
 
 impl Api {
@@ -158,6 +160,7 @@ impl Api {
             searches: Lane::new("hxe-search", PARALLEL_SEARCHES, WAITING_SEARCHES),
             reloads: Lane::with_stack(DEEP_STACK_BYTES, "hxe-reload", 1, WAITING_RELOADS),
             reload: OnceLock::new(),
+            mistakes: Mutex::default(),
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The daemon knows how; here is when: one at a time, and off the threads that serve requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Serialize, Serializer};
 
@@ -57,6 +57,16 @@ impl Api {
     /// Says how everything is read again; once, before the first request.
     pub fn reload_by(&self, reload: Arc<Reload>) {
         let _ = self.reload.set(reload);
+    }
+
+    /// Takes what is wrong with the configuration on disk, for who asks later.
+    pub fn set_mistakes(&self, mistakes: Vec<String>) {
+        *self.mistakes.lock().unwrap_or_else(PoisonError::into_inner) = mistakes;
+    }
+
+    pub(super) fn mistakes(&self) -> Vec<String> {
+        let mistakes = self.mistakes.lock();
+        mistakes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Does `work` when reloads that were asked for before are done; `false` if too many of them wait.

@@ -116,18 +116,14 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         Some(Ok(link)) => Some(link),
         Some(Err(error)) => return Err(failed("there is no guardian", &error)),
     };
-    match Config::load(arguments.config.as_deref(), &Environment::of_process()) {
-        Ok(config) => Ok(daemon::run(Options {
-            config,
-            config_path: arguments.config,
-            pid_file: arguments.pid_file,
-            ready,
-            in_background: arguments.in_background,
-            open_files: arguments.open_files,
-            link,
-        })),
-        Err(error) => Err(wrong(&error)),
-    }
+    Ok(daemon::run(Options {
+        config_path: arguments.config,
+        pid_file: arguments.pid_file,
+        ready,
+        in_background: arguments.in_background,
+        open_files: arguments.open_files,
+        link,
+    }))
 }
 
 /// Becomes the guardian of the daemon that the arguments describe.

@@ -15,20 +15,9 @@ pub(super) fn read(
     path: Option<&Path>,
     environment: &Environment,
 ) -> Result<(Config, Vec<String>), Error> {
-    let mut loading = Loading {
-        environment,
-        file: None,
-        config: Config::unset(),
-        given: KEYS.iter().map(|_| None).collect(),
-        mistakes: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut loading = Loading::new(environment);
     loading.read_file(path)?;
-    loading.read_variables();
-    loading.set_keys();
-    loading.set_own_defaults();
-    loading.complete_include();
-    loading.check();
+    loading.complete();
     if loading.mistakes.is_empty() {
         loading.config.source = loading.file;
         Ok((loading.config, loading.warnings))
@@ -38,6 +27,19 @@ pub(super) fn read(
             .sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
         Err(Error::Mistakes(loading.mistakes))
     }
+}
+
+/// As [`read`], with `text` in place of what is in the file: the configuration, and what is wrong with it by now.
+pub(super) fn of_text(
+    path: Option<&Path>,
+    text: &str,
+    environment: &Environment,
+) -> (Config, Vec<Mistake>) {
+    let mut loading = Loading::new(environment);
+    loading.file = path.map(Path::to_owned);
+    loading.take_text(text);
+    loading.complete();
+    (loading.config, loading.mistakes)
 }
 
 /// What the sources say of one key.
@@ -57,7 +59,27 @@ pub(super) struct Loading<'a> {
     pub(super) warnings: Vec<String>,
 }
 
-impl Loading<'_> {
+impl<'a> Loading<'a> {
+    fn new(environment: &'a Environment) -> Loading<'a> {
+        Loading {
+            environment,
+            file: None,
+            config: Config::unset(),
+            given: KEYS.iter().map(|_| None).collect(),
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// All that comes behind the file.
+    fn complete(&mut self) {
+        self.read_variables();
+        self.set_keys();
+        self.set_own_defaults();
+        self.complete_include();
+        self.check();
+    }
+
     fn read_file(&mut self, path: Option<&Path>) -> Result<(), Error> {
         let text = match path {
             Some(path) => {
@@ -76,16 +98,7 @@ impl Loading<'_> {
         let (Some(text), Some(file)) = (text, self.file.clone()) else {
             return Ok(());
         };
-        let document = document::parse(&text.content);
-        for (line, label, what) in document.mistakes {
-            let origin = Origin::File { line };
-            self.mistakes
-                .push(Mistake::new(&origin, Some(&file), &label, &what));
-        }
-        for (index, line, raw) in document.values {
-            let origin = Origin::File { line };
-            self.given[index] = Some(Given { origin, raw });
-        }
+        self.take_text(&text.content);
         let holds_password =
             self.is_given("api", "password") || self.is_given("api", "password_hash");
         self.warnings.extend(text.warnings(&file, holds_password));
@@ -93,7 +106,21 @@ impl Loading<'_> {
             let what = "cannot be set together with password: remove one of the two";
             self.mistake("api", "password_hash", what);
         }
+        self.config.text = text.content;
         Ok(())
+    }
+
+    fn take_text(&mut self, text: &str) {
+        let document = document::parse(text);
+        for (line, label, what) in document.mistakes {
+            let origin = Origin::File { line };
+            self.mistakes
+                .push(Mistake::new(&origin, self.file.as_deref(), &label, &what));
+        }
+        for (index, line, raw) in document.values {
+            let origin = Origin::File { line };
+            self.given[index] = Some(Given { origin, raw });
+        }
     }
 
     /// Variables come over the file: a password of theirs replaces a hash of the file, and the other way round.

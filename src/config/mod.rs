@@ -46,6 +46,8 @@ pub struct Config {
     pub include: String,
     /// The file that was read; `None`: there was none.
     pub source: Option<PathBuf>,
+    /// What was in that file.
+    pub text: String,
 }
 
 /// `[storage]`: three absolute paths, no two the same.
@@ -89,10 +91,7 @@ impl Config {
         environment: &Environment,
     ) -> Result<(Config, Vec<&'static str>), Error> {
         let mut config = Config::load(path, environment)?;
-        let changed = self.restart_keys_changed(&config);
-        config.listen.clone_from(&self.listen);
-        config.limits.workers = self.limits.workers;
-        config.storage.clone_from(&self.storage);
+        let changed = config.hold_restart_keys(self);
         match rules::exposed(&config) {
             Some(what) => Err(Error::Mistakes(vec![Mistake::new(
                 &Origin::Default,
@@ -102,6 +101,26 @@ impl Config {
             )])),
             None => Ok((config, changed)),
         }
+    }
+
+    /// What this text said in place of the file at `path` when it was read, and what is wrong with it by now: a group that is
+    /// gone, for example. Such a key is as if it were not set.
+    pub fn of_text(
+        path: Option<&Path>,
+        text: &str,
+        environment: &Environment,
+    ) -> (Config, Vec<String>) {
+        let (config, mistakes) = load::of_text(path, text, environment);
+        (config, mistakes.iter().map(Mistake::to_string).collect())
+    }
+
+    /// Takes the keys that need a restart from the `earlier` one, and names those that would have changed.
+    pub fn hold_restart_keys(&mut self, earlier: &Config) -> Vec<&'static str> {
+        let changed = earlier.restart_keys_changed(self);
+        self.listen.clone_from(&earlier.listen);
+        self.limits.workers = earlier.limits.workers;
+        self.storage.clone_from(&earlier.storage);
+        changed
     }
 
     /// Names the keys that differ in `other` and hold only after a restart.
@@ -168,6 +187,7 @@ impl Config {
             },
             include: String::new(),
             source: None,
+            text: String::new(),
         }
     }
 }

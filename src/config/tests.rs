@@ -699,6 +699,21 @@ fn the_example_file_has_every_key_with_its_default() {
 }
 
 #[test]
+fn a_text_that_was_kept_is_what_the_file_was_and_a_mistake_by_now_is_a_key_left_out() {
+    let text =
+        "[api]\nusername = \"operator\"\nsocket_group = \"no-such-group\"\n[logs]\nmax_files = 7\n";
+    let path = Path::new("/etc/hxe/hxe.toml");
+    let (config, mistakes) = Config::of_text(Some(path), text, &root());
+    assert_eq!(config.api.username, "operator");
+    assert_eq!((config.api.socket_group, config.logs.max_files), (None, 7));
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].starts_with("/etc/hxe/hxe.toml:3: [api] socket_group"),
+        "{mistakes:?}"
+    );
+}
+
+#[test]
 fn the_example_file_changes_nothing_with_and_without_its_signs() {
     let mut plain = load(CONF);
     let uncommented: String = CONF
@@ -711,7 +726,10 @@ fn the_example_file_changes_nothing_with_and_without_its_signs() {
         })
         .collect();
     let mut set = load(&uncommented);
-    (plain.source, set.source) = (None, None);
+    for config in [&mut plain, &mut set] {
+        config.source = None;
+        config.text.clear();
+    }
     assert_eq!(plain, set);
     assert_eq!(
         plain,

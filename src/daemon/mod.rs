@@ -1,5 +1,6 @@
 //! The daemon: wiring only. Opens in order, starts, waits for signals, stops in reverse.
 
+mod beginning;
 mod dirs;
 mod listeners;
 mod local;
@@ -17,8 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::api::Api;
-use crate::config::{Config, Storage};
-use crate::guardian::{CONNECTION, Link};
+use crate::config::{self, Config, Storage};
+use crate::guardian::{CONNECTION, LISTENER, Link};
 use crate::http::{self, Listener, Server};
 use crate::logs::Logs;
 use crate::report;
@@ -29,18 +30,20 @@ use crate::sys;
 use crate::sys::fault;
 use crate::sys::memory;
 use crate::sys::process;
+use beginning::Beginning;
 use local::LocalSocket;
 use pid_file::PidFile;
 use reload::Reloader;
 
 /// How the daemon ends that leaves for another one: no good end, so that a guardian that was not asked brings it back.
 const LEFT_FOR_ANOTHER: u8 = 70;
+/// How it ends where the configuration has a mistake.
+const MISCONFIGURED: u8 = 2;
 
 /// How the daemon is started.
 #[derive(Debug)]
 pub struct Options {
-    pub config: Config,
-    /// The file named by `--config`, to be read again on HUP.
+    /// The file named by `--config`.
     pub config_path: Option<PathBuf>,
     /// Written once the daemon listens, removed when it ends.
     pub pid_file: Option<PathBuf>,
@@ -57,6 +60,8 @@ pub struct Options {
 /// Why the daemon did not start. Once it runs, nothing ends it but a signal.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
+    #[error(transparent)]
+    Config(#[from] config::Error),
     #[error(transparent)]
     Directory(#[from] dirs::DirError),
     #[error("the database in {} cannot be opened: {}", dir.display(), causes(source))]
@@ -109,6 +114,12 @@ pub fn check(config: &Config) -> Vec<String> {
 pub fn run(options: Options) -> ExitCode {
     match Daemon::start(options) {
         Ok(daemon) => daemon.serve(),
+        Err(StartError::Config(error)) => {
+            for line in error.lines() {
+                report::error(format_args!("{line}"));
+            }
+            ExitCode::from(MISCONFIGURED)
+        }
         Err(error) => {
             report::error(format_args!("{error}"));
             ExitCode::FAILURE
@@ -130,7 +141,6 @@ impl Daemon {
         fault::point(concat!("hxe/", env!("CARGO_PKG_VERSION"), " starts"));
         let system = |what| move |source| StartError::System { what, source };
         let Options {
-            config,
             config_path,
             pid_file,
             ready,
@@ -146,7 +156,16 @@ impl Daemon {
             }
         };
         let link = Arc::new(link);
+        let (connections, left): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(CONNECTION));
+        let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
         memory::use_one_heap();
+        let Beginning {
+            mut config,
+            mistakes,
+            is_later,
+        } = beginning::read(config_path.as_deref(), &mut left)?;
         process::ignore_file_size_signal();
         // First of all threads' business: each inherits what is set here.
         let caught = signals::catch().map_err(system("signals cannot be caught"))?;
@@ -167,10 +186,6 @@ impl Daemon {
         }
 
         let directories = dirs::open(&config.storage)?;
-        let (connections, left): (Vec<_>, Vec<_>) = left
-            .into_iter()
-            .partition(|(name, _)| name.starts_with(CONNECTION));
-        let mut left: BTreeMap<String, OwnedFd> = left.into_iter().collect();
         let listeners = listeners::open(&config.listen, &mut left, &link)?;
         let addresses: Vec<SocketAddr> = listeners
             .iter()
@@ -187,8 +202,8 @@ impl Daemon {
             path: config.storage.run_dir.join("hxe.sock"),
             source,
         })?;
-        for name in left.keys() {
-            link.forget(name);
+        for name in left.extract_if(.., |name, _| name.starts_with(LISTENER)) {
+            link.forget(&name.0);
         }
         let store = Arc::new(open_store(&directories, &config.storage)?);
         let children = Arc::new(Children::default());
@@ -208,6 +223,7 @@ impl Daemon {
             Arc::clone(&directories.run),
             config.logs.clone(),
             Arc::clone(&link),
+            left,
         )
         .map_err(system("the log thread cannot be started"))?;
         let logs = Arc::new(logs);
@@ -238,6 +254,7 @@ impl Daemon {
         )
         .map_err(in_store)?;
         let api = Arc::new(api);
+        api.set_mistakes(mistakes);
         let listeners = listeners.into_iter().map(Listener::Tcp);
         let listeners = listeners.chain([Listener::Unix(local_listener)]).collect();
         let server = Server::start(listeners, config.limits, Arc::clone(&api))
@@ -245,6 +262,8 @@ impl Daemon {
         server.take_over(connections.into_iter().map(|(_, socket)| socket).collect());
         let local_path = local.path.clone();
         let default_password = config.default_password();
+        // It holds that far: another daemon may begin with it.
+        beginning::keep(&mut config, !is_later, &link);
         let reloader = Arc::new(Reloader {
             config: Mutex::new(config),
             config_path,

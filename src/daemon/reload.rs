@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::local::LocalSocket;
-use super::{causes, reloading, supervision};
+use super::{beginning, causes, reloading, supervision};
 use crate::api::{Api, Reloaded};
 use crate::config::{Config, Environment};
 use crate::guardian::Link;
@@ -44,9 +44,15 @@ impl Reloader {
                 for line in refusal.to_string().lines() {
                     report::error(format_args!("{line}"));
                 }
+                if let Refusal::Misdeclared(mistakes) = refusal {
+                    self.api.set_mistakes(mistakes.clone());
+                }
                 report::error(format_args!("the configuration stays as it was"));
             }
-            Ok(reloaded) => tell(reloaded),
+            Ok(reloaded) => {
+                self.api.set_mistakes(Vec::new());
+                tell(reloaded);
+            }
         }
         self.link.notify("READY=1");
         result
@@ -134,6 +140,9 @@ impl Reloader {
         self.renew_local(new.api.socket_group);
         self.logs.set(new.logs.clone());
         self.supervisor.set(settings);
+        if refused.is_none() {
+            beginning::keep(&mut new, false, &self.link);
+        }
         *config = new;
         let programs = self.supervisor.carry_out(pending)?;
         match refused {
@@ -146,12 +155,17 @@ impl Reloader {
     }
 }
 
-fn tell(reloaded: &Reloaded) {
-    for key in &reloaded.restart_required {
+/// Names keys that have changed and do not hold yet.
+pub(super) fn tell_of_restart(keys: &[&str]) {
+    for key in keys {
         report::warn(format_args!(
-            "{key} has changed: it holds from the next start on"
+            "{key} has changed: it holds once hxe has been stopped and started"
         ));
     }
+}
+
+fn tell(reloaded: &Reloaded) {
+    tell_of_restart(&reloaded.restart_required);
     reloaded.programs.all().for_each(tell_of);
     report::info(format_args!("the configuration has been read again"));
 }

@@ -23,9 +23,9 @@ use crate::sys::process::{self, Pid};
 use crate::sys::signals::Signals;
 use crate::sys::{self, background, procfs};
 
-/// What the names of listening sockets begin with: these go back to the next daemon.
+/// What the names of listening sockets begin with.
 pub const LISTENER: &str = "listen ";
-/// What the names of clients' connections begin with, on which no request is under way: these go to the daemon that comes
+/// What the names of clients' connections begin with, on which no request is under way: these are for the daemon that comes
 /// after an upgrade.
 pub const CONNECTION: &str = "connection ";
 
@@ -207,17 +207,11 @@ impl Guardian {
         Ok(())
     }
 
-    /// Tells a new daemon what those before it left.
+    /// Gives a new daemon all that those before it left.
     fn greet(&mut self) {
-        let names: Vec<String> = self
-            .kept
-            .keys()
-            .filter(|name| name.starts_with(LISTENER) || name.starts_with(CONNECTION))
-            .cloned()
-            .collect();
         if let Some(daemon) = &mut self.daemon {
-            for name in names {
-                daemon.tell(Message::Keep(name));
+            for name in self.kept.keys() {
+                daemon.tell(Message::Keep(name.clone()));
             }
         }
         self.look_after_orphans();

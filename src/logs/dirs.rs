@@ -76,6 +76,17 @@ pub struct Fifo {
     pub inode: Inode,
 }
 
+impl Fifo {
+    /// One that is open already.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn of(fd: OwnedFd) -> io::Result<Fifo> {
+        let inode = Inode::of(&rustix::fs::fstat(&fd)?);
+        Ok(Fifo { fd, inode })
+    }
+}
+
 /// A file's identity, as raw as the kernel gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inode(u64);

@@ -167,16 +167,20 @@ pub struct Logs {
     max_files: AtomicUsize,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
+    /// FIFOs that an earlier daemon left, by the names that the guardian has for them, and that nobody has asked for yet.
+    left: Mutex<BTreeMap<String, OwnedFd>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Logs {
-    /// Starts the log thread. Everything is opened relative to `log_dir` and `run_dir`, without following links.
+    /// Starts the log thread. Everything is opened relative to `log_dir` and `run_dir`, without following links. What an
+    /// earlier daemon `left` with the guardian is taken up as programs are added.
     pub fn start(
         log_dir: Arc<Directory>,
         run_dir: Arc<Directory>,
         settings: Settings,
         link: Arc<Link>,
+        left: BTreeMap<String, OwnedFd>,
     ) -> io::Result<Logs> {
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
@@ -196,6 +200,7 @@ impl Logs {
             link,
             max_files,
             fifos: Mutex::default(),
+            left: Mutex::new(left),
             thread: Some(thread),
         })
     }
@@ -214,11 +219,18 @@ impl Logs {
     pub fn add(&self, id: ProgramId) -> io::Result<()> {
         dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR)?;
         let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
-        let stdout = dirs::open_fifo(&dir, Stream::Stdout)?;
-        let stderr = dirs::open_fifo(&dir, Stream::Stderr)?;
-        // Before anything is written to them: what they hold vanishes with their last opener.
-        self.link.keep(&kept(id, Stream::Stdout), stdout.fd.as_fd());
-        self.link.keep(&kept(id, Stream::Stderr), stderr.fd.as_fd());
+        let [stdout, stderr] = match self.take_left(id) {
+            // What runs writes to these, whatever lies at their place by now.
+            Some(fifos) => fifos,
+            None => {
+                let stdout = dirs::open_fifo(&dir, Stream::Stdout)?;
+                let stderr = dirs::open_fifo(&dir, Stream::Stderr)?;
+                // Before anything is written to them: what they hold vanishes with their last opener.
+                self.link.keep(&kept(id, Stream::Stdout), stdout.fd.as_fd());
+                self.link.keep(&kept(id, Stream::Stderr), stderr.fd.as_fd());
+                [stdout, stderr]
+            }
+        };
         let (reply, answer) = mpsc::channel();
         self.queue.send(Request::Add {
             id,
@@ -229,6 +241,22 @@ impl Logs {
         answer.recv_timeout(ANSWER).map_err(unanswered)??;
         self.known().insert(id, [stdout.inode, stderr.inode]);
         Ok(())
+    }
+
+    /// Whether an earlier daemon left the pipes of this program, and it has not been added yet.
+    pub fn has_left(&self, id: ProgramId) -> bool {
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let left = self.left();
+        streams
+            .iter()
+            .all(|stream| left.contains_key(&kept(id, *stream)))
+    }
+
+    /// Lets go of what an earlier daemon left and nobody has asked for.
+    pub fn drop_left(&self) {
+        for name in std::mem::take(&mut *self.left()).into_keys() {
+            self.link.forget(&name);
+        }
     }
 
     /// The highest id that has a directory of logs or of a run, whether its program is known or not; 0 if none has.
@@ -380,6 +408,19 @@ impl Logs {
     /// Files cannot be opened or read.
     pub fn last(&self, id: ProgramId, query: &Query) -> io::Result<Last> {
         read::last(&*self.log_dir.get_to_read(), &self.notes, id, query)
+    }
+
+    fn take_left(&self, id: ProgramId) -> Option<[dirs::Fifo; 2]> {
+        let mut left = self.left();
+        let stdout = left.remove(&kept(id, Stream::Stdout));
+        let stderr = left.remove(&kept(id, Stream::Stderr));
+        drop(left);
+        let take = |fd: Option<OwnedFd>| dirs::Fifo::of(fd?).ok();
+        Some([take(stdout)?, take(stderr)?])
+    }
+
+    fn left(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, OwnedFd>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_fifos(&self, id: ProgramId) -> io::Result<[dirs::Fifo; 2]> {

@@ -59,7 +59,14 @@ impl House {
 
     pub fn start(path: &Path, settings: Settings) -> Logs {
         let dir = |name| Arc::new(Directory::at(&path.join(name)));
-        Logs::start(dir("log"), dir("run"), settings, Arc::new(Link::none())).unwrap()
+        Logs::start(
+            dir("log"),
+            dir("run"),
+            settings,
+            Arc::new(Link::none()),
+            BTreeMap::new(),
+        )
+        .unwrap()
     }
 
     /// Runs `program` with its stdout and stderr, as a process would.

@@ -200,25 +200,13 @@ impl Definition {
     /// Tells apart definitions whose processes differ: two with the same one have the same command, arguments,
     /// directory, user, group, environment and umask. The same in every version of hxe and on every machine.
     pub fn fingerprint(&self) -> u64 {
-        // Source: FNV-1a, 64 bits.
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        let mut add = |text: &str| {
-            // No text has this byte, so that no two lists of texts look alike.
-            for byte in text.bytes().chain([0xff]) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
-        add(&self.command);
-        add(&self.args);
-        for field in [&self.directory, &self.user, &self.group] {
-            add(field.as_deref().unwrap_or_default());
-        }
-        for (name, value) in &self.environment {
-            add(name);
-            add(value);
-        }
-        add(&self.umask.to_string());
-        hash
+        let umask = self.umask.to_string();
+        let account = [&self.directory, &self.user, &self.group];
+        let account = account.map(|field| field.as_deref().unwrap_or_default());
+        let texts = [self.command.as_str(), &self.args].into_iter();
+        let environment = self.environment.iter();
+        let environment = environment.flat_map(|(name, value)| [name.as_str(), value]);
+        hash(texts.chain(account).chain(environment).chain([&*umask]))
     }
 
     fn check_name(&self) -> Result<(), Invalid> {
@@ -235,6 +223,19 @@ impl Definition {
         };
         Err(Invalid::new("name", issue))
     }
+}
+
+/// A number for a list of texts, the same in every version of hxe and on every machine.
+pub(super) fn hash<'t>(texts: impl IntoIterator<Item = &'t str>) -> u64 {
+    // Source: FNV-1a, 64 bits.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for text in texts {
+        // No text has this byte, so that no two lists of texts look alike.
+        for byte in text.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
 }
 
 /// Checks a working directory: absolute, no NUL, of a length that the kernel takes.

@@ -27,3 +27,11 @@ pub struct Program {
     /// The file that declares it; `None`: it was created through the API.
     pub declared: Option<Arc<str>>,
 }
+
+impl Program {
+    /// What tells it from other declared programs where its definition is lost; `None`: it was created through the API.
+    pub fn declared_as(&self) -> Option<u64> {
+        let name = self.definition.name.as_str();
+        self.declared.is_some().then(|| definition::hash([name]))
+    }
+}

@@ -106,7 +106,13 @@ impl Store {
                     _ => {}
                 }
                 program.id = match id {
-                    Some(id) => id,
+                    Some(id) => {
+                        // One of a database that was lost.
+                        if id.0 >= next_number(&meta, &table)? {
+                            put_next(&mut meta, id.0)?;
+                        }
+                        id
+                    }
                     None => take_id(&mut meta, &table, used)?,
                 };
                 let file = program.declared.as_deref().map(str::to_owned);
@@ -224,11 +230,17 @@ fn take_id(
     used: u32,
 ) -> Result<ProgramId, Error> {
     let number = next_number(meta, programs)?.max(used.saturating_add(1));
+    put_next(meta, number)?;
+    Ok(ProgramId(number))
+}
+
+/// Has the counter go on behind this number.
+fn put_next(meta: &mut Table<&str, &[u8]>, number: u32) -> Result<(), Error> {
     let after = number
         .checked_add(1)
         .ok_or_else(|| Error::Database(redb::Error::Corrupted("no id is left".to_owned())))?;
     meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
-    Ok(ProgramId(number))
+    Ok(())
 }
 
 /// The counter, or what follows the last program if the counter is missing or behind.

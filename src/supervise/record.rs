@@ -45,6 +45,8 @@ pub(super) struct Record {
     pub last_restart: Option<Timestamp>,
     /// It is to be started with the daemon, if it is enabled, and has not been yet.
     pub due: bool,
+    /// What the program is known by in files that declare programs. Source: `Program::declared_as`.
+    pub declared: Option<u64>,
 }
 
 /// A process as it can be found again.
@@ -198,7 +200,7 @@ struct Damaged;
 
 impl Record {
     /// Of a program that has not run yet.
-    pub(super) fn never_run(due: bool) -> Record {
+    pub(super) fn never_run(due: bool, declared: Option<u64>) -> Record {
         Record {
             machine: Machine::<()>::default().save(),
             run: None,
@@ -207,6 +209,7 @@ impl Record {
             start_time: None,
             last_restart: None,
             due,
+            declared,
         }
     }
 
@@ -277,6 +280,9 @@ impl Record {
         if self.due {
             line("due", &true);
         }
+        if let Some(name) = &self.declared {
+            line("declared", name);
+        }
         let body = text;
         let mut text = format!("{HEADER}\n{body}");
         let rest = LENGTH.saturating_sub(text.len() + FOOTER.len() + 2);
@@ -340,6 +346,7 @@ impl Record {
             start_time: fields.timestamp("start-time")?,
             last_restart: fields.timestamp("last-restart")?,
             due: fields.optional("due")?.unwrap_or(false),
+            declared: fields.optional("declared")?,
         }))
     }
 }
@@ -477,6 +484,7 @@ mod tests {
             started_at in prop::option::of(times()),
             walls in any::<[Option<i64>; 2]>(),
             due in any::<bool>(),
+            declared in prop::option::of(any::<u64>()),
         ) -> Record {
             let needs_run = matches!(state, State::Running { .. } | State::Stopping { .. });
             let [start_time, last_restart] = walls.map(|wall| wall.map(Timestamp::from_micros));
@@ -495,6 +503,7 @@ mod tests {
                 start_time,
                 last_restart,
                 due,
+                declared,
             }
         }
     }
@@ -515,6 +524,7 @@ mod tests {
             start_time: Some(Timestamp::from_micros(6)),
             last_restart: None,
             due: false,
+            declared: None,
         }
     }
 

@@ -131,6 +131,7 @@ impl Unrecorded {
             )),
             last_restart: None,
             due: false,
+            declared: None,
         }
     }
 }

@@ -110,6 +110,8 @@ struct Last {
     last_restart: Option<Timestamp>,
     /// What it left and could not be killed.
     left_behind: Vec<LeftBehind>,
+    /// As in the record.
+    declared: Option<u64>,
 }
 
 impl Last {
@@ -122,6 +124,7 @@ impl Last {
             start_time: self.start_time,
             last_restart: self.last_restart,
             due: false,
+            declared: self.declared,
         }
     }
 }
@@ -157,6 +160,7 @@ impl Watcher {
         (mailbox, inbox): (SyncSender<Mail>, Receiver<Mail>),
         found: Record,
     ) -> Watcher {
+        let declared = published.get().program.declared_as();
         Watcher {
             id,
             supervisor,
@@ -166,7 +170,10 @@ impl Watcher {
             machine: Machine::default(),
             run: None,
             dead: None,
-            last: Last::default(),
+            last: Last {
+                declared,
+                ..Last::default()
+            },
             recorded: None,
             due: found.due,
             found: Some(found),

@@ -5,7 +5,11 @@ use std::process::{Child, Command};
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Definition, is_alive, kill, processes_with, sh, sleeper, until};
+use serde_json::Value;
+
+use crate::support::{
+    Daemon, Definition, Setup, is_alive, kill, processes_with, sh, sleeper, until,
+};
 
 /// Bytes of a run record.
 const LENGTH: usize = 1024;
@@ -296,4 +300,93 @@ fn what_runs_while_the_database_is_lost_is_named_and_its_id_not_used_again() {
     until(|| length() > before);
     kill_group(pid);
     until(|| !is_alive(pid));
+}
+
+#[test]
+fn what_runs_while_run_dir_is_lost_writes_to_the_pipe_that_the_guardian_has() {
+    let daemon = Daemon::start();
+    let go = daemon.scratch("go");
+    // More than any pipe holds.
+    let script = format!(
+        "until [ -e {} ]; do sleep 0.05; done; i=0; while [ $i -lt 300 ]; do i=$((i+1)); printf '%0999d\\n' $i; done; \
+         echo last; exec sleep 1000",
+        go.display()
+    );
+    let program = daemon.create(&sh("a", &script)).started();
+    let pid = program.pid();
+    fs::remove_dir_all(daemon.setup.path("run")).unwrap();
+    let server = daemon.server_pid();
+    kill(server, Signal::KILL);
+    until(|| !is_alive(server));
+    assert_eq!(program.pid(), pid);
+    fs::write(&go, "").unwrap();
+    program.says("last");
+    assert_eq!(program.stdout().len(), 300 * 1000 + "last\n".len());
+    assert!(
+        !daemon.output().contains("was removed"),
+        "{}",
+        daemon.output()
+    );
+    program.post("restart").ok(200);
+    program.other_pid(pid);
+    program.stopped();
+}
+
+/// Kills the daemon and takes its database away.
+fn killed_and_robbed(daemon: &mut Daemon) {
+    daemon.kill();
+    fs::remove_file(daemon.setup.path("state").join("hxe.redb")).unwrap();
+}
+
+#[test]
+fn declared_programs_run_on_under_their_ids_while_the_database_is_lost() {
+    let mut daemon = Daemon::start();
+    let mark = format!("declared-{}", daemon.pid());
+    let declare = |setup: &Setup, name: &str, args: &str| {
+        let lines = format!(
+            "name = {name:?}\ncommand = \"/bin/sh\"\nargs = \"-c ': {mark}-{name}; {args}while :; do sleep 1000; done'\"\n\
+             enabled = true\n"
+        );
+        setup.declare(&format!("{name}.toml"), &lines)
+    };
+    // One of the API before, so that ids are not those that a new database gives.
+    let lost = daemon.create(&sleeper("lost")).id;
+    for name in ["same", "changed", "stopped"] {
+        declare(&daemon.setup, name, "");
+    }
+    daemon.post("/api/reload", "").ok(200);
+    let of = |daemon: &Daemon, name: &str| {
+        let json = daemon.program(name).get();
+        (json["id"].clone(), json["pid"].clone())
+    };
+    let same = of(&daemon, "same");
+    let changed = of(&daemon, "changed");
+    let stopped = of(&daemon, "stopped").0;
+    daemon.program("stopped").stopped();
+    killed_and_robbed(&mut daemon);
+    declare(&daemon.setup, "changed", "true; ");
+    let daemon = daemon.succeed();
+    assert_eq!(of(&daemon, "same"), same);
+    assert_eq!(of(&daemon, "stopped"), (stopped, Value::Null));
+    let (id, pid) = changed;
+    assert_eq!(of(&daemon, "changed").0, id);
+    until(|| {
+        daemon
+            .program("changed")
+            .try_pid()
+            .is_some_and(|now| pid != now)
+    });
+    for (name, count) in [("same", 1), ("changed", 1), ("stopped", 0)] {
+        let processes = || processes_with(&format!("{mark}-{name};"));
+        until(|| processes().len() == count);
+        assert_eq!(processes().len(), count, "{name}");
+    }
+    // No id is given twice, also once the last of these is gone.
+    for name in ["same", "changed", "stopped"] {
+        daemon.setup.undeclare(&format!("{name}.toml"));
+    }
+    daemon.post("/api/reload", "").ok(200);
+    let daemon = daemon.restart();
+    let next = daemon.create(&sleeper("next")).id;
+    assert_eq!((lost.as_str(), next.as_str()), ("program-1", "program-5"));
 }

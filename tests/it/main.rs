@@ -36,6 +36,8 @@ mod import;
 mod impostors;
 /// The installer, and the scripts for inits.
 mod install;
+/// What becomes of hxe.toml while one daemon follows another.
+mod kept_configuration;
 /// Start, stop and restart by request, and how ends are shown.
 mod lifecycle;
 /// How often a client may ask.

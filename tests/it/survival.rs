@@ -489,10 +489,12 @@ fn a_crash_is_followed_by_one_process_at_whichever_step_the_daemon_dies() {
 #[test]
 fn who_is_told_to_end_ends_also_where_no_daemon_can_be_started() {
     let mut daemon = Daemon::start();
-    std::fs::write(daemon.setup.path("hxe.toml"), "[api]\nno_such_key = 1\n").unwrap();
+    let state = daemon.setup.path("state");
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::write(&state, "").unwrap();
     kill(daemon.server_pid(), Signal::KILL);
-    until(|| daemon.output().contains("no_such_key"));
-    assert_eq!(daemon.stop(), Some(2));
+    until(|| daemon.output().contains("(state_dir) cannot be opened"));
+    assert_eq!(daemon.stop(), Some(1));
 }
 
 #[test]

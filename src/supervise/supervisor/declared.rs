@@ -12,7 +12,7 @@ use super::{AUTOSTART_PATIENCE, NO_DESCRIPTORS, Supervisor, wait_until_reached};
 use crate::program::{Declaration, Declarations, Program, ProgramId};
 use crate::report;
 use crate::store;
-use crate::supervise::record::Record;
+use crate::supervise::record::{Found, Record};
 use crate::supervise::watcher::Mail;
 use crate::supervise::{Caller, Done, Phase, Refusal, Settings, Snapshot, launch};
 
@@ -119,6 +119,10 @@ impl Supervisor {
         let mut mistakes = files.mistakes;
         let mut pending = Pending::default();
         let mut rows = Vec::new();
+        let mut lost = match reload {
+            false => self.lost(),
+            true => HashMap::new(),
+        };
         for declaration in files.programs {
             let found = known.remove(declaration.definition.name.as_str());
             match found {
@@ -134,7 +138,11 @@ impl Supervisor {
                     if reload {
                         mistakes.extend(unusable(&declaration, settings));
                     }
-                    rows.push(row(found.map(|found| &*found.program), declaration));
+                    let (mut id, program) = row(found.map(|found| &*found.program), declaration);
+                    if id.is_none() {
+                        id = program.declared_as().and_then(|name| lost.remove(&name));
+                    }
+                    rows.push((id, program));
                 }
             }
         }
@@ -157,6 +165,10 @@ impl Supervisor {
         pending.removed.sort_unstable();
         for program in self.keep(rows, reload)? {
             self.take(program, reload, &mut pending);
+        }
+        if !reload {
+            self.name_the_unknown();
+            self.logs.drop_left();
         }
         Ok(pending)
     }
@@ -207,8 +219,22 @@ impl Supervisor {
             return;
         }
         let name = describe(&program);
-        // Whatever becomes of this daemon, it is started if it is enabled.
-        let record = Record::never_run(program.definition.enabled);
+        let found = match reload {
+            // An id that is new has no record.
+            false => self.records.read(id).ok(),
+            true => None,
+        };
+        let is_found = matches!(found, Some(Found::Record(_)));
+        let record = match found {
+            Some(Found::Record(record)) => {
+                report::warn(format_args!(
+                    "{name} is {id} again, as its run record says; its definition was lost from the database"
+                ));
+                record
+            }
+            // Whatever becomes of this daemon, it is started if it is enabled.
+            _ => Record::never_run(program.definition.enabled, program.declared_as()),
+        };
         let adopted = match self.has_descriptors() {
             true => self
                 .record_first(id, record)
@@ -216,6 +242,8 @@ impl Supervisor {
             false => Err(NO_DESCRIPTORS),
         };
         match adopted {
+            // It runs with the definition that it was started with: if that is another one, it is restarted.
+            Ok(snapshot) if is_found => pending.changed.push((id, is_outdated(&snapshot))),
             Ok(_) => pending.added.push(id),
             Err(refusal) => {
                 let message = format!("{id}, {name}, cannot be supervised: {refusal}");

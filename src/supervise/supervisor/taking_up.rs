@@ -5,7 +5,7 @@
 //! is named.
 
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Supervisor;
@@ -42,7 +42,6 @@ impl Supervisor {
     /// Takes up the programs of the store; gives those that go on where they stood.
     pub(super) fn take_up(self: &Arc<Self>, programs: Vec<Program>) -> Vec<ProgramId> {
         let running = LazyCell::new(unrecorded::all as fn() -> Vec<Unrecorded>);
-        let known: BTreeSet<ProgramId> = programs.iter().map(|program| program.id).collect();
         let mut resumed = Vec::new();
         for program in programs {
             let id = program.id;
@@ -54,13 +53,15 @@ impl Supervisor {
                     self.add_logs(id).map(|()| record)
                 }
                 // Before the first is started: a daemon that dies meanwhile leaves word that the others are due.
-                None => self.record_first(id, Record::never_run(program.definition.enabled)),
+                None => {
+                    let due = program.definition.enabled;
+                    self.record_first(id, Record::never_run(due, program.declared_as()))
+                }
             };
             if let Err(refusal) = taken_up.and_then(|record| self.adopt(program, record)) {
                 report::error(format_args!("{id} cannot be supervised: {refusal}"));
             }
         }
-        self.name_the_unknown(&known, &running);
         resumed
     }
 
@@ -117,7 +118,7 @@ impl Supervisor {
         report::warn(format_args!(
             "{id} has no run record, but runs as process {pid}: it is supervised on"
         ));
-        if !is_of(process) {
+        if !is_of(process) && !self.logs.has_left(id) {
             report::warn(format_args!(
                 "the pipe that process {pid} of {id} writes to was removed: until {id} is restarted its log is not kept, and \
                  it waits once that pipe is full"
@@ -126,13 +127,33 @@ impl Supervisor {
         Some(process.record())
     }
 
+    /// Programs that this boot's records speak of and nobody knows, by what they were declared as: their definitions were
+    /// lost, and a file may still have them.
+    pub(super) fn lost(&self) -> HashMap<u64, ProgramId> {
+        let mut ids = self.records.ids();
+        // Of two, the later one.
+        ids.sort_unstable();
+        ids.into_iter()
+            .filter(|id| self.published(*id).is_none())
+            .filter_map(|id| match self.records.read(id) {
+                Ok(Found::Record(record)) => Some((record.declared?, id)),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// Names what runs and cannot be supervised, and keeps its log.
-    fn name_the_unknown(&self, known: &BTreeSet<ProgramId>, running: &Running) {
-        let ids = self.records.ids();
-        for id in ids.into_iter().filter(|id| !known.contains(id)) {
+    pub(super) fn name_the_unknown(&self) {
+        let mut unknown = self.records.ids();
+        unknown.retain(|id| self.published(*id).is_none());
+        if unknown.is_empty() {
+            return;
+        }
+        let running = unrecorded::all();
+        for id in unknown {
             for process in running
                 .iter()
-                .filter(|p| p.is_first && p.is_of(id, &self.records))
+                .filter(|process| process.is_first && process.is_of(id, &self.records))
             {
                 report::error(format_args!(
                     "process {} ({}) of {id} runs, but the database has no definition of {id}: hxe does not supervise it, \

@@ -54,6 +54,7 @@ impl Watcher {
             start_time: Some(start_time),
             last_restart: (self.machine.restarts() > 0).then_some(start_time),
             left_behind: Vec::new(),
+            declared: self.last.declared,
         };
         let started_with = program.definition.fingerprint();
         let cgroup = self.cgroup(&run_id);

@@ -43,7 +43,16 @@ impl World {
         let link = Arc::new(Link::none());
         let supervisor = Supervisor::open(
             store,
-            Arc::new(Logs::start(dir(), dir(), settings, Arc::clone(&link)).unwrap()),
+            Arc::new(
+                Logs::start(
+                    dir(),
+                    dir(),
+                    settings,
+                    Arc::clone(&link),
+                    Default::default(),
+                )
+                .unwrap(),
+            ),
             Arc::new(Children::default()),
             link,
             dir(),
@@ -69,7 +78,7 @@ impl World {
                 supervisor,
                 published,
                 (mailbox, inbox),
-                Record::never_run(true),
+                Record::never_run(true, None),
             ),
             _home: home,
         }
