@@ -1,7 +1,7 @@
 //! The REST API: routes, gates, handlers, and their shapes on the wire.
 //!
-//! A request passes the gates ([`gates`]) by its head, then its handler, which answers at once or hands on the right to
-//! answer: to a program's watcher, or to a lane ([`lane`]) for what takes long. Knows neither sockets nor processes nor
+//! A request passes the gates (`gates`) by its head, then its handler, which answers at once or hands on the right to
+//! answer: to a program's watcher, or to a lane (`lane`) for what takes long. Knows neither sockets nor processes nor
 //! files; called by `http`'s workers and set up by `daemon`.
 
 mod auth;

@@ -1,6 +1,6 @@
 //! `hxe.toml` and the environment, parsed into a [`Config`]: every default and range is here, nowhere else.
 //!
-//! One table ([`keys`]) says of each key how it is read, what it may be and what it is when nobody says; the file, the
+//! One table (`keys`) says of each key how it is read, what it may be and what it is when nobody says; the file, the
 //! environment and the checks all follow it. Reads files, never writes one. Called by `cli`, and by `daemon` at a reload.
 
 mod checks;
