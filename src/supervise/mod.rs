@@ -10,6 +10,7 @@ mod launch;
 mod leftovers;
 mod machine;
 mod record;
+mod records;
 pub mod signals;
 mod supervisor;
 mod telling;

@@ -1,30 +1,20 @@
 //! Run records: what a program is doing, kept where the next daemon finds it if this one dies.
 //!
-//! `run_dir/<id>/record` is text of a fixed length, rewritten in place: a full `run_dir` stops nothing, and no reader ever
-//! sees half of it (one write within a page). It is written before what it speaks of is done, so that a daemon that dies
-//! in between leaves the intent. Nothing in it is believed that does not fit: another boot, another program, a process
-//! with another start. Written and read by `watcher`; this file knows no process.
+//! A record is text of a fixed length. It is written before what it speaks of is done, so that a daemon that dies in between
+//! leaves the intent. Nothing in it is believed that does not fit: another boot, another program, a process with another
+//! start. Written and read by `watcher`, kept by `records`; this file knows no process and no file.
 
 use std::fmt::Write as _;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
-
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::Exit;
 use super::machine::{Goal, Machine, Origin, Saved, State};
 use crate::clock::{BootTime, Timestamp, boot_id};
 use crate::program::{ProgramId, Signal};
-use crate::sys::directory::Directory;
 use crate::sys::process::Pid;
 
 /// Bytes of a record, whatever it says: more than the longest takes.
-const LENGTH: usize = 1024;
+pub(super) const LENGTH: usize = 1024;
 /// First line: what this is, and in which version.
 const HEADER: &str = "hxe run record 1";
 /// Last line: it was written to its end.
@@ -70,133 +60,9 @@ pub(super) enum Found {
     Record(Record),
 }
 
-/// The records of all programs.
-pub(super) struct Records {
-    run_dir: Arc<Directory>,
-}
-
-impl Records {
-    pub(super) fn new(run_dir: Arc<Directory>) -> Records {
-        Records { run_dir }
-    }
-
-    /// How often the directory of all records was replaced: what was written before is not in it.
-    pub(super) fn generation(&self) -> u32 {
-        self.run_dir.generation()
-    }
-
-    /// Writes where the program stands; its directory is there.
-    ///
-    /// # Errors
-    /// The system's. An earlier record stands as it was.
-    pub(super) fn write(&self, id: ProgramId, record: &Record) -> io::Result<()> {
-        let file = self.open(id, OFlags::WRONLY | OFlags::CREATE)?;
-        let text = record.encode(id);
-        debug_assert_eq!(text.len(), LENGTH);
-        file.write_all_at(text.as_bytes(), 0)
-    }
-
-    /// Reads where the program stood when the last daemon of this boot ended.
-    ///
-    /// # Errors
-    /// It cannot be read, or says what no daemon writes.
-    pub(super) fn read(&self, id: ProgramId) -> io::Result<Found> {
-        let file = match self.open(id, OFlags::RDONLY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            opened => opened?,
-        };
-        let mut bytes = [0; LENGTH + 1];
-        let mut len = 0;
-        while len < bytes.len() {
-            match file.read_at(&mut bytes[len..], len as u64) {
-                Ok(0) => break,
-                Ok(n) => len += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let odd = || io::Error::other("the run record is damaged");
-        let text = std::str::from_utf8(&bytes[..len]).map_err(|_| odd())?;
-        Record::decode(text, id).map_err(|Damaged| odd())
-    }
-
-    /// Puts what cannot be read aside, for somebody to look at: its new name.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn set_aside(&self, id: ProgramId) -> io::Result<String> {
-        let name = format!("{}.odd-{}", path(id), BootTime::now().as_micros());
-        let run_dir = self.run_dir.get()?;
-        rustix::fs::renameat(&run_dir, path(id), &run_dir, &name)?;
-        Ok(name)
-    }
-
-    /// The programs that have a directory here, whether or not anybody knows them.
-    pub(super) fn ids(&self) -> Vec<ProgramId> {
-        let entries = rustix::fs::Dir::read_from(self.run_dir.get_to_read()).into_iter();
-        entries
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
-            .collect()
-    }
-
-    /// Device and inode of the program's pipes, those that are there.
-    pub(super) fn pipes(&self, id: ProgramId) -> Vec<(u64, u64)> {
-        let run_dir = self.run_dir.get_to_read();
-        ["stdout", "stderr"]
-            .into_iter()
-            .filter_map(|name| {
-                let path = format!("{id}/{name}");
-                let stat = rustix::fs::statat(&run_dir, path, AtFlags::SYMLINK_NOFOLLOW);
-                // Field widths differ between platforms.
-                #[allow(clippy::unnecessary_cast)]
-                stat.ok()
-                    .map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
-            })
-            .collect()
-    }
-
-    /// Where the program's file of this name is or was, as a path; `None` where `/proc` cannot tell.
-    pub(super) fn place(&self, id: ProgramId, name: &str) -> Option<PathBuf> {
-        let fd = self.run_dir.get_to_read();
-        let fd = fd.as_raw_fd();
-        let run_dir = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
-        Some(run_dir.join(id.to_string()).join(name))
-    }
-
-    /// Forgets where the program stood.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn remove(&self, id: ProgramId) -> io::Result<()> {
-        let run_dir = self.run_dir.get_to_read();
-        match rustix::fs::unlinkat(&run_dir, path(id), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn open(&self, id: ProgramId, how: OFlags) -> io::Result<std::fs::File> {
-        let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let mode = Mode::from_raw_mode(0o600);
-        let run_dir = self.run_dir.get()?;
-        let file = std::fs::File::from(rustix::fs::openat(&run_dir, path(id), flags, mode)?);
-        let meta = file.metadata()?;
-        // With another name it may be what somebody else relies on.
-        if !meta.is_file() || meta.nlink() != 1 {
-            return Err(io::Error::other("the run record is no file of its own"));
-        }
-        Ok(file)
-    }
-}
-
-fn path(id: ProgramId) -> String {
-    format!("{id}/record")
-}
-
 /// A record says what no daemon writes.
 #[derive(Debug, PartialEq, Eq)]
-struct Damaged;
+pub(super) struct Damaged;
 
 impl Record {
     /// Of a program that has not run yet.
@@ -213,7 +79,8 @@ impl Record {
         }
     }
 
-    fn encode(&self, id: ProgramId) -> String {
+    /// As its file has it: [`LENGTH`] bytes.
+    pub(super) fn encode(&self, id: ProgramId) -> String {
         let mut text = String::with_capacity(LENGTH);
         // Writing to a String cannot fail.
         let mut line = |name: &str, value: &dyn std::fmt::Display| {
@@ -291,7 +158,11 @@ impl Record {
         text
     }
 
-    fn decode(text: &str, id: ProgramId) -> Result<Found, Damaged> {
+    /// Reads what [`encode`](Record::encode) wrote.
+    ///
+    /// # Errors
+    /// It says what no daemon writes.
+    pub(super) fn decode(text: &str, id: ProgramId) -> Result<Found, Damaged> {
         let body = text
             .strip_prefix(HEADER)
             .and_then(|rest| rest.strip_prefix('\n'))
@@ -542,37 +413,6 @@ mod tests {
             Record::decode(&example().encode(ProgramId(8)), ID),
             Err(Damaged)
         );
-    }
-
-    #[test]
-    fn a_record_is_kept_in_its_file_until_it_is_removed() {
-        let temp = tempfile::tempdir().unwrap();
-        std::fs::create_dir(temp.path().join("program-7")).unwrap();
-        let records = Records::new(Arc::new(Directory::at(temp.path())));
-        assert_eq!(records.read(ID).unwrap(), Found::Nothing);
-        for failures in [1, 2] {
-            let mut record = example();
-            record.machine.failures = failures;
-            records.write(ID, &record).unwrap();
-            assert_eq!(records.read(ID).unwrap(), Found::Record(record));
-        }
-        records.remove(ID).unwrap();
-        records.remove(ID).unwrap();
-        assert_eq!(records.read(ID).unwrap(), Found::Nothing);
-    }
-
-    #[test]
-    fn what_was_planted_in_its_place_is_not_followed() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("program-7");
-        std::fs::create_dir(&dir).unwrap();
-        std::fs::write(temp.path().join("victim"), "precious").unwrap();
-        std::os::unix::fs::symlink(temp.path().join("victim"), dir.join("record")).unwrap();
-        let records = Records::new(Arc::new(Directory::at(temp.path())));
-        assert!(records.write(ID, &example()).is_err());
-        assert!(records.read(ID).is_err());
-        let kept = std::fs::read(temp.path().join("victim")).unwrap();
-        assert_eq!(kept, b"precious");
     }
 
     proptest! {
