@@ -298,7 +298,8 @@ unsafe fn clone3(
     result
 }
 
-/// As above. r7 takes the call's number, and may be the frame pointer: the parent gets it back.
+/// As above. r7 takes the call's number, and may be the frame pointer: the parent gets it back. The others are named, as in
+/// ARM code the compiler could choose r7 for one of them.
 ///
 /// # Safety
 /// As above.
@@ -312,22 +313,22 @@ unsafe fn clone3(
     // SAFETY: the parent's side changes what it says that it changes; the child's never comes back.
     unsafe {
         std::arch::asm!(
-            "mov {kept}, r7",
-            "mov r7, {number}",
+            "mov r3, r7",
+            "mov r7, r2",
             "svc 0",
-            "mov r7, {kept}",
+            "mov r7, r3",
             "cmp r0, #0",
             "bne 2f",
-            "mov r0, {shared}",
-            "blx {enter}",
+            "mov r0, r4",
+            "blx r5",
             "udf #0",
             "2:",
             inlateout("r0") arguments => result,
             in("r1") size_of::<CloneArguments>(),
-            number = in(reg) libc::SYS_clone3,
-            kept = out(reg) _,
-            shared = in(reg) shared,
-            enter = in(reg) enter,
+            in("r2") libc::SYS_clone3,
+            out("r3") _,
+            in("r4") shared,
+            in("r5") enter,
         );
     }
     result
