@@ -112,7 +112,8 @@ impl Children {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the watchers of all processes that have ended.
+    /// Wakes the watchers of all processes that have ended. Each is asked for, as the kernel shows of those that have ended
+    /// only the first: with 1,000 programs that takes half a millisecond a death, and deaths meanwhile are seen in one go.
     fn wake(&self) {
         for (pid, watcher) in self.lock().iter() {
             if matches!(process::peek_exit(*pid), Ok(Some(_))) {
