@@ -28,93 +28,31 @@ import multiprocessing
 import os
 import random
 import resource
-import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-PASSWORD = "correct horse"
+from daemon import PASSWORD, Daemon
+
 # Of PASSWORD, with cost 10.
 HASH = "$2b$10$r0y7i9vKD53Vw0F300BZK..IRbExjOoBVcBfIrgrAgrurOkMZ61SG"
 HEAD = b"GET /api/program HTTP/1.1\r\nHost: localhost\r\n"
 
 
-class Daemon:
-    """A daemon in a directory of its own, with a program that runs and one with a long log."""
-
-    def __init__(self, binary, keys, files):
-        self.home = tempfile.mkdtemp(prefix="hxe-hostile-")
-        os.chmod(self.home, 0o755)
-        path = lambda name: json.dumps(os.path.join(self.home, name))
-        api = {"listen": '"127.0.0.1:0"', "rate_limit": "0", "password": json.dumps(PASSWORD)} | keys
-        if "password_hash" in api:
-            del api["password"]
-        with open(os.path.join(self.home, "hxe.toml"), "w") as config:
-            config.write("[api]\n" + "".join(f"{key} = {value}\n" for key, value in api.items()))
-            config.write(f"[storage]\nstate_dir = {path('state')}\nrun_dir = {path('run')}\nlog_dir = {path('log')}\n")
-
-        def limit():
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-
-        self.said = open(os.path.join(self.home, "said"), "w+")
-        self.process = subprocess.Popen(
-            [binary, "daemon", "--config", os.path.join(self.home, "hxe.toml")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self.said,
-            preexec_fn=limit,
-        )
-        line = self.process.stdout.readline().decode()
-        if "listening" not in line:
-            self.said.seek(0)
-            raise SystemExit(f"the daemon did not start: {self.said.read()}")
-        port = int(line.rsplit(":", 1)[1].strip().rstrip("/"))
-        self.address = ("127.0.0.1", port)
-        login = {"username": "admin", "password": PASSWORD}
-        self.token = self.ask("POST", "/api/auth/login", login)["token"]
-        self.ask("POST", "/api/program", {"name": "sleeper", "command": "/bin/sleep", "args": "1000"})
-        self.ask("POST", "/api/program/sleeper/start")
-        script = "-c 'i=0; while [ $i -lt 10000 ]; do echo line $i of a log that is long; i=$((i+1)); done; sleep 1000'"
-        self.ask("POST", "/api/program", {"name": "writer", "command": "/bin/sh", "args": script})
-        self.ask("POST", "/api/program/writer/start")
-        while len(self.ask("GET", "/api/program/writer/logs?lines=10000")["logs"]) < 10000:
-            time.sleep(0.05)
-
-    def ask(self, method, path, body=None):
-        client = http.client.HTTPConnection(*self.address, timeout=10)
-        headers = {"Authorization": "Bearer " + getattr(self, "token", "")}
-        client.request(method, path, json.dumps(body) if body is not None else None, headers)
-        answer = client.getresponse()
-        text = answer.read()
-        client.close()
-        if answer.status >= 300:
-            raise SystemExit(f"{method} {path}: {answer.status} {text!r}")
-        return json.loads(text)
-
-    def figures(self):
-        """Resident memory in kB, threads, open descriptors."""
-        with open(f"/proc/{self.process.pid}/status") as status:
-            lines = dict(line.split(":", 1) for line in status)
-        files = len(os.listdir(f"/proc/{self.process.pid}/fd"))
-        return int(lines["VmRSS"].split()[0]), int(lines["Threads"]), files
-
-    def end(self):
-        alive = self.process.poll() is None
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.said.close()
-        shutil.rmtree(self.home, ignore_errors=True)
-        return alive
+def start(binary, keys, files):
+    """A daemon with a program that runs and one with a long log."""
+    daemon = Daemon(binary, keys, files)
+    daemon.ask("POST", "/api/program", {"name": "sleeper", "command": "/bin/sleep", "args": "1000"})
+    daemon.ask("POST", "/api/program/sleeper/start")
+    script = "-c 'i=0; while [ $i -lt 10000 ]; do echo line $i of a log that is long; i=$((i+1)); done; sleep 1000'"
+    daemon.ask("POST", "/api/program", {"name": "writer", "command": "/bin/sh", "args": script})
+    daemon.ask("POST", "/api/program/writer/start")
+    while len(daemon.ask("GET", "/api/program/writer/logs?lines=10000")["logs"]) < 10000:
+        time.sleep(0.05)
+    return daemon
 
 
 class Target:
@@ -465,7 +403,7 @@ def restarter(address, token, seconds, results):
 
 def run(binary, seconds, common, row):
     name, attack, attackers, keys, files = row
-    daemon = Daemon(binary, common | keys, files)
+    daemon = start(binary, common | keys, files)
     if name.endswith("stops"):
         args = "-c 'trap \"\" TERM; echo ready; while :; do sleep 1000; done'"
         daemon.ask("POST", "/api/program", {"name": "stubborn", "command": "/bin/sh", "args": args, "stop_timeout": "10m"})
