@@ -76,6 +76,7 @@ mod start_and_end;
 mod state;
 /// What a stop reaches, and how fast.
 mod stopping;
+mod stops;
 /// The daemon, its client, and waiting.
 mod support;
 /// What the daemon's own death leaves as it was.

@@ -1,94 +1,14 @@
+//! What a stop leaves behind: nothing, wherever it hides.
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Daemon, Definition, Program, Setup, Value, children, is_alive, json, kill, need_root,
-    processes_with, sh, sleeper, status_field, stubborn, until, until_some,
+    Daemon, Definition, Program, Setup, Value, both_ways, cgroup_dir, cgroup_of, children,
+    is_alive, json, kill, need_root, processes_with, sh, sleeper, status_field, until, until_some,
 };
-
-#[test]
-fn what_ignores_term_is_killed_after_the_timeout() {
-    let daemon = Daemon::start();
-    let program = daemon
-        .create(&stubborn("a").with("stop_timeout", "200ms"))
-        .started();
-    program.says("ready");
-    let begin = Instant::now();
-    let json = program.stopped();
-    assert!(begin.elapsed() >= Duration::from_millis(200));
-    assert_eq!(json["exit_code"], 128 + 9);
-    assert_eq!(json["status"], "stopped");
-}
-
-#[test]
-fn a_stopped_process_is_woken_to_end() {
-    let daemon = Daemon::start();
-    let program = daemon
-        .create(&sleeper("a").with("stop_timeout", "1h"))
-        .started();
-    let pid = program.pid();
-    kill(pid, Signal::STOP);
-    until(|| status_field(pid, "State").is_some_and(|s| s.starts_with('T')));
-    assert_eq!(program.stopped()["exit_code"], 128 + 15);
-}
-
-#[test]
-fn a_second_stop_joins_the_first_and_force_kills_at_once() {
-    let daemon = Daemon::start();
-    let program = daemon
-        .create(&stubborn("a").with("stop_timeout", "1h"))
-        .started();
-    program.says("ready");
-    daemon.token();
-    thread::scope(|scope| {
-        let stops = [0, 1].map(|_| scope.spawn(|| program.stopped()));
-        program.reaches("stopping");
-        assert_eq!(program.status(), "running");
-        let forced = program.post("stop?force=true").ok(200);
-        for json in stops.map(|stop| stop.join().expect("each is answered")) {
-            assert_eq!(json["exit_code"], 128 + 9);
-            assert_eq!(json["message"], forced["message"]);
-        }
-    });
-}
-
-#[test]
-fn stops_under_way_do_not_delay_other_requests() {
-    let daemon = Daemon::start();
-    let programs: Vec<Program> = (0..10)
-        .map(|number| daemon.create(&stubborn(&number.to_string()).with("stop_timeout", "2s")))
-        .map(Program::started)
-        .collect();
-    programs.iter().for_each(|program| program.says("ready"));
-    thread::scope(|scope| {
-        for program in &programs {
-            scope.spawn(|| program.stopped());
-        }
-        programs
-            .iter()
-            .for_each(|program| drop(program.reaches("stopping")));
-        let mut worst = Duration::ZERO;
-        for _ in 0..20 {
-            let begin = Instant::now();
-            assert_eq!(daemon.list("?status=running").len(), 10);
-            worst = worst.max(begin.elapsed());
-        }
-        assert!(worst < Duration::from_millis(500), "{worst:?}");
-    });
-}
-
-/// With cgroups, where this machine has them for us, and as on one without.
-fn both_ways() -> [Daemon; 2] {
-    [Daemon::start(), without_cgroups().start()]
-}
-
-fn without_cgroups() -> Setup {
-    Setup::new().variable("HXE_HIDE", "cgroups")
-}
 
 /// Starts a program that leaves a process behind by `script`, which runs `$LEAVE` somehow, and gives that one's pid.
 fn with_leftover<'d>(daemon: &'d Daemon, script: &str) -> (Program<'d>, i32) {
@@ -208,23 +128,6 @@ fn is_child_of(pid: i32, parent: i32) -> bool {
         && fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|to| to.ends_with("null"))
 }
 
-/// The cgroup of version 2 that a process is in.
-fn cgroup_of(pid: i32) -> Option<String> {
-    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    lines
-        .lines()
-        .find_map(|line| Some(line.strip_prefix("0::")?.to_owned()))
-}
-
-/// The directory of a process's cgroup, where cgroups of version 2 are mounted as a whole.
-fn cgroup_dir(pid: i32) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
-    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-    let fields: Vec<&str> = mount.split(' ').collect();
-    let path = cgroup_of(pid)?;
-    (fields[3] == "/").then(|| PathBuf::from(fields[4]).join(path.trim_start_matches('/')))
-}
-
 #[test]
 fn a_run_has_a_cgroup_of_its_own_where_there_are_any_and_it_goes_with_the_run() {
     let daemon = Daemon::start();
@@ -291,7 +194,9 @@ fn of_this_daemon(one: &Path) -> Vec<PathBuf> {
 #[test]
 fn a_stop_reaches_a_child_of_another_user() {
     if need_root() {
-        for daemon in [Setup::new(), without_cgroups()].map(|setup| setup.own_password().start()) {
+        for daemon in
+            [Setup::new(), Setup::without_cgroups()].map(|setup| setup.own_password().start())
+        {
             let file = daemon.scratch("pid");
             let script = format!(
                 "setsid setpriv --reuid 1234 --regid 1234 --clear-groups --reset-env sleep 1000 & echo $! > {}; echo ready; \

@@ -1,6 +1,7 @@
 //! The real `hxe daemon`, in a directory of its own, ended with the test.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -11,9 +12,14 @@ use serde_json::{Value, json};
 
 use super::running::Running;
 use super::{
-    Connection, Definition, PATIENCE, Program, Reply, Setup, children, is_alive, kill,
-    processes_using, status_field, until, until_some,
+    Connection, Definition, PATIENCE, Program, Reply, Setup, became, cgroups_of_runs, children,
+    is_alive, kill, processes_using, status_field, until, until_some,
 };
+
+/// Two daemons: with cgroups, where this machine has them for us, and as on one without.
+pub fn both_ways() -> [Daemon; 2] {
+    [Daemon::start(), Setup::without_cgroups().start()]
+}
 
 /// A running daemon.
 pub struct Daemon {
@@ -67,12 +73,17 @@ impl Daemon {
 
     /// The process that serves. With a guardian it can be away for a moment.
     pub fn server_pid(&self) -> i32 {
-        let exe = |pid: i32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let own = exe(self.pid());
+        // Not by `exe`: at that of a daemon that has started a program as another user nobody may look but root with
+        // CAP_SYS_PTRACE, which root in a container lacks.
+        let is_server = |pid: i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mark = format!("\0--guardian\0{}\0", self.pid());
+            String::from_utf8_lossy(&line).contains(&mark)
+        };
         until_some(|| {
             let mut children = children(self.pid()).into_iter();
             match self.setup.is_guarded() {
-                true => children.find(|child| is_alive(*child) && exe(*child) == own),
+                true => children.find(|child| is_alive(*child) && is_server(*child)),
                 false => Some(self.pid()),
             }
         })
@@ -273,10 +284,19 @@ impl Drop for Daemon {
         for pid in &left {
             kill(*pid, Signal::KILL);
         }
+        // A daemon that was killed for good leaves them; they can go once nothing is in them.
+        let cgroups = cgroups_of_runs(&self.setup.path("run"));
+        let empty = became(PATIENCE, || {
+            cgroups.iter().all(|dir| match fs::remove_dir(dir) {
+                Ok(()) => true,
+                Err(error) => error.kind() == ErrorKind::NotFound,
+            })
+        });
         if panicking {
             eprintln!("the daemon said:\n{}", self.output());
         } else {
             assert!(in_time, "the daemon did not stop:\n{}", self.output());
+            assert!(empty, "cgroups are in use: {cgroups:?}");
             assert!(left.is_empty(), "left running: {left:?}\n{}", self.output());
         }
     }

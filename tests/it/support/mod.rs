@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 pub use build::{NEW, OLD, another_build, replace, server, upgrade, upgraded};
 pub use client::{Connection, Reply};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, both_ways};
 pub use disk::Disk;
 pub use follower::Follower;
 pub use process::{
-    children, is_alive, is_root, kill, processes_using, processes_with, status_field,
+    cgroup_dir, cgroup_of, cgroups_of_runs, children, is_alive, is_root, kill, processes_using,
+    processes_with, status_field,
 };
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};

@@ -1,7 +1,8 @@
 //! Processes as `/proc` shows them.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal};
 
@@ -69,4 +70,35 @@ fn holds_something_below(pid: i32, dir: &Path) -> bool {
     descriptors
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .any(|target| target.starts_with(dir))
+}
+
+/// The cgroup of version 2 that a process is in.
+pub fn cgroup_of(pid: i32) -> Option<String> {
+    let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    lines
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("0::")?.to_owned()))
+}
+
+/// The directory of a process's cgroup, where cgroups of version 2 are mounted as a whole.
+pub fn cgroup_dir(pid: i32) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    let fields: Vec<&str> = mount.split(' ').collect();
+    let path = cgroup_of(pid)?;
+    (fields[3] == "/").then(|| PathBuf::from(fields[4]).join(path.trim_start_matches('/')))
+}
+
+/// The cgroups that the daemons of this `run_dir` have given their runs; none where it has gone.
+pub fn cgroups_of_runs(run_dir: &Path) -> Vec<PathBuf> {
+    let own = cgroup_dir(std::process::id().cast_signed());
+    let (Some(own), Ok(meta)) = (own, fs::metadata(run_dir)) else {
+        return Vec::new();
+    };
+    let prefix = format!("hxe-{:x}.{:x}-", meta.dev(), meta.ino());
+    let entries = fs::read_dir(own).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect()
 }

@@ -88,6 +88,11 @@ impl Setup {
         (self, copy)
     }
 
+    /// As on a machine without cgroups.
+    pub fn without_cgroups() -> Setup {
+        Setup::new().variable("HXE_HIDE", "cgroups")
+    }
+
     /// Runs the daemon without its guardian.
     pub fn no_guardian(mut self) -> Setup {
         self.guarded = false;
