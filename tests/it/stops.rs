@@ -61,7 +61,7 @@ fn a_second_stop_joins_the_first_and_force_kills_at_once() {
 fn stops_under_way_do_not_delay_other_requests() {
     let daemon = Daemon::start();
     let programs: Vec<Program> = (0..10)
-        .map(|number| daemon.create(&stubborn(&number.to_string()).with("stop_timeout", "2s")))
+        .map(|number| daemon.create(&stubborn(&number.to_string()).with("stop_timeout", "1h")))
         .map(Program::started)
         .collect();
     programs.iter().for_each(|program| program.says("ready"));
@@ -72,13 +72,13 @@ fn stops_under_way_do_not_delay_other_requests() {
         programs
             .iter()
             .for_each(|program| drop(program.reaches("stopping")));
-        let mut worst = Duration::ZERO;
+        // Each is answered while none of the stops has ended, nor can.
         for _ in 0..20 {
-            let begin = Instant::now();
             assert_eq!(daemon.list("?status=running").len(), 10);
-            worst = worst.max(begin.elapsed());
         }
-        assert!(worst < Duration::from_millis(500), "{worst:?}");
+        for program in &programs {
+            program.post("stop?force=true").ok(200);
+        }
     });
 }
 
