@@ -2,7 +2,7 @@
 //!
 //! What is handed over here outlives the daemon. Without a guardian nothing does, and everything else works as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::report;
 use crate::sys::process::{self, ExitStatus, Pid};
 use crate::sys::socket::peer_credentials;
 
-/// How long the guardian has to see the end of a process that has ended.
-const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// How long the guardian has to see the end of a process that has ended: it may have been stopped for a while.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
 const STACK_SIZE: usize = 128 * 1024;
 
 /// The link.
@@ -39,6 +39,8 @@ struct Guardian {
 #[derive(Default)]
 struct Ends {
     known: HashMap<Pid, ExitStatus>,
+    /// Whose end somebody will ask for, once there is time.
+    expected: HashSet<Pid>,
     /// Whoever is ours is known as such: the others are nobody's.
     settled: bool,
 }
@@ -138,10 +140,20 @@ impl Link {
         ends.known.get(&pid).copied()
     }
 
+    /// Somebody will ask how this process ended: until it is reaped it is nobody else's to decide about.
+    pub fn expect(&self, pid: Pid) {
+        if let Some(guardian) = &self.guardian {
+            guardian.lock().expected.insert(pid);
+        }
+    }
+
     /// Nothing more is to be known of a process that has ended.
     pub fn reap(&self, pid: Pid) {
         if let Some(guardian) = &self.guardian {
-            guardian.lock().known.remove(&pid);
+            let mut ends = guardian.lock();
+            ends.known.remove(&pid);
+            ends.expected.remove(&pid);
+            drop(ends);
             self.tell(&Message::Reap(pid), None);
         }
     }
@@ -173,7 +185,10 @@ impl Link {
         };
         let mut ends = guardian.lock();
         ends.settled = true;
-        let strangers = ends.known.extract_if(|pid, _| !is_ours(*pid));
+        let Ends {
+            known, expected, ..
+        } = &mut *ends;
+        let strangers = known.extract_if(|pid, _| !expected.contains(pid) && !is_ours(*pid));
         let strangers: Vec<Pid> = strangers.map(|(pid, _)| pid).collect();
         drop(ends);
         for pid in strangers {
@@ -193,7 +208,7 @@ impl Link {
                 }
                 Ok((Message::Ended(pid, status), _)) => {
                     let mut ends = guardian.lock();
-                    if !ends.settled || is_ours(pid) {
+                    if !ends.settled || ends.expected.contains(&pid) || is_ours(pid) {
                         ends.known.insert(pid, status);
                         guardian.told.notify_all();
                     } else {
@@ -221,5 +236,48 @@ impl Link {
 impl Guardian {
     fn lock(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    #[test]
+    fn who_comes_late_to_ask_is_told_and_strangers_are_let_go_of() {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let pid = |number| Pid::new(number).unwrap();
+        let mut ends = Ends::default();
+        for number in [7, 8] {
+            ends.known.insert(pid(number), ExitStatus::Code(3));
+        }
+        let link = Link {
+            guardian: Some(Guardian {
+                socket: ours,
+                pid: Pid::own(),
+                ends: Mutex::new(ends),
+                told: Condvar::new(),
+            }),
+            notify: Notify::from_environment(),
+            upgrade: Mutex::default(),
+        };
+        link.expect(pid(7));
+        link.settle(|_| false);
+        let told = || {
+            receive(&theirs, Wait::Never)
+                .map(|(message, _)| message)
+                .ok()
+        };
+        assert_eq!((told(), told()), (Some(Message::Reap(pid(8))), None));
+        assert_eq!(link.exit_of(pid(7)), Some(ExitStatus::Code(3)));
+        link.reap(pid(7));
+        assert_eq!(told(), Some(Message::Reap(pid(7))));
     }
 }

@@ -60,11 +60,11 @@ impl Adopted {
     /// How it ended, once it has; `None` where nobody can know. May wait a little for its parent to reap it.
     pub(super) fn exit_status(&self, link: &Link) -> Option<ExitStatus> {
         if let Some(stat) = self.zombie() {
-            if link.guardian().is_some_and(|pid| pid.number() == stat.ppid) {
-                return link.exit_of(self.pid);
-            }
             if stat.exit_code != 0 {
                 return Some(ExitStatus::from_wait(stat.exit_code));
+            }
+            if link.guardian().is_some_and(|pid| pid.number() == stat.ppid) {
+                return link.exit_of(self.pid);
             }
         }
         let pidfd = self.pidfd.as_ref()?;

@@ -354,6 +354,10 @@ impl Supervisor {
     /// Gives a program its logs and its watcher, which goes on where `found` stands.
     fn adopt(self: &Arc<Self>, program: Program, found: Record) -> Result<Arc<Snapshot>, Refusal> {
         let id = program.id;
+        // Its watcher may come to ask only after others.
+        if let Some(run) = &found.run {
+            self.link.expect(run.pid);
+        }
         let effective = launch::effective(&program.definition, &self.settings());
         let snapshot = as_recorded(Snapshot::never_run(program, effective), &found);
         let published = Arc::new(Published::new(snapshot));
