@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -145,9 +146,9 @@ impl Traces {
 
     /// All processes that may be the run's. What is our child or descends from one is found by the kernel's lists, quickly:
     /// reading all of `/proc` takes as long as some take to fork and end.
-    fn suspects(&self, children: &Children) -> Vec<Stat> {
+    fn suspects(&self, children: &Children) -> Arc<Vec<Stat>> {
         if self.origin != Origin::Own {
-            return procfs::scan().unwrap_or_default();
+            return children.looks.look();
         }
         let ours = procfs::adopted().unwrap_or_default().into_iter();
         let strangers = ours.filter(|pid| !children.contains(pid.number()));
@@ -158,7 +159,7 @@ impl Traces {
             all.extend(procfs::stat(pid.number()));
             all.extend(below);
         }
-        all
+        Arc::new(all)
     }
 
     /// The living processes of the run, but for `main`.

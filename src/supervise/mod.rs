@@ -8,6 +8,7 @@ mod cgroups;
 mod events;
 mod launch;
 mod leftovers;
+mod looks;
 mod machine;
 mod record;
 mod records;

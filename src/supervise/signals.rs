@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 
+use super::looks::Looks;
 use super::watcher::Mail;
 use crate::report;
 use crate::sys::process::{self, Pid};
@@ -93,6 +94,7 @@ impl Requests {
 #[derive(Default)]
 pub struct Children {
     live: Mutex<HashMap<Pid, SyncSender<Mail>>>,
+    pub(super) looks: Looks,
 }
 
 impl Children {
