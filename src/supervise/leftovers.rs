@@ -250,8 +250,7 @@ fn is_orphan(stat: &Stat, guardian: Option<i32>) -> bool {
 
 /// Whether a child of ours has not become its program yet: it still has our descriptors, all of them.
 fn is_being_started(stat: &Stat) -> bool {
-    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    stat.ppid == Pid::own().number() && exe("self") == exe(&stat.pid.to_string())
+    stat.ppid == Pid::own().number() && Pid::new(stat.pid).is_some_and(procfs::shares_our_memory)
 }
 
 /// Kills this very process, not one that has its number by now.

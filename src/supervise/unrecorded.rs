@@ -34,7 +34,7 @@ pub(super) fn all() -> Vec<Unrecorded> {
         .filter(|stat| !stat.is_zombie())
         .filter_map(|stat| {
             let pid = Pid::new(stat.pid)?;
-            let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+            let environ = procfs::environment(pid).ok()?;
             let variable = |name: &str| {
                 let values = environ.split(|byte| *byte == 0);
                 let value = values.filter_map(|entry| entry.strip_prefix(name.as_bytes()));
@@ -67,7 +67,7 @@ impl Unrecorded {
     pub(super) fn was_of(&self, id: ProgramId, records: &Records) -> bool {
         let is_it = |stream: &str, fd: u32| {
             let pipe = records.place(id, stream)?;
-            let open = std::fs::read_link(format!("/proc/{}/fd/{fd}", self.pid)).ok()?;
+            let open = procfs::descriptor(self.pid, fd)?;
             let open = open.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
             Some(open == pipe.as_os_str().as_bytes())
         };

@@ -5,6 +5,7 @@ pub mod bell;
 mod clone;
 pub mod directory;
 pub mod fault;
+mod look;
 pub mod memory;
 pub mod process;
 pub mod procfs;

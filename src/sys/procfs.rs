@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::look;
 use super::process::Pid;
 
 /// One line of `/proc/PID/stat`. Source: proc_pid_stat(5), with its field numbers.
@@ -109,6 +110,14 @@ pub fn argument_of(pid: i32, option: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(words.next()?).into_owned())
 }
 
+/// The environment that a process has at this moment: nothing, if it is becoming another program.
+///
+/// # Errors
+/// We may not look, or it is gone.
+pub fn environment(pid: Pid) -> io::Result<Vec<u8>> {
+    look::at(pid, || read(&format!("/proc/{pid}/environ")))
+}
+
 /// The environment that a process was started with.
 #[derive(Debug)]
 pub struct Environment(Vec<u8>);
@@ -118,9 +127,8 @@ impl Environment {
     pub fn of(pid: Pid) -> Option<Environment> {
         /// How often one is looked at that is becoming another program.
         const LOOKS: usize = 200;
-        let path = format!("/proc/{pid}/environ");
         for look in 0..LOOKS {
-            let text = read(&path).ok()?;
+            let text = environment(pid).ok()?;
             // In the middle of exec a process has neither arguments nor environment. One that was started without an
             // environment has arguments, and one that has ended will never have any.
             let has_begun = !text.is_empty()
@@ -128,7 +136,7 @@ impl Environment {
             if has_begun {
                 // What was empty may only have been early.
                 let text = if text.is_empty() {
-                    read(&path).ok()?
+                    environment(pid).ok()?
                 } else {
                     text
                 };
@@ -233,13 +241,36 @@ pub fn close_over(all: &[Stat], found: &mut HashSet<i32>) {
 /// Whether a process holds a descriptor of a file, named by device and inode; no, where we may not look.
 pub fn holds_file(pid: Pid, file: (u64, u64)) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
+    let holds = look::at(pid, || {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+            match std::fs::metadata(entry.path()) {
+                Ok(meta) if (meta.dev(), meta.ino()) == file => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+                // Another file, or closed meanwhile.
+                _ => {}
+            }
+        }
+        Ok(false)
+    });
+    holds.unwrap_or(false)
+}
+
+/// Where a descriptor of a process leads to; `None` also where we may not look.
+pub fn descriptor(pid: Pid, fd: u32) -> Option<PathBuf> {
+    look::at(pid, || std::fs::read_link(format!("/proc/{pid}/fd/{fd}"))).ok()
+}
+
+/// Whether a process runs in our memory: a child that has not become its program yet.
+pub fn shares_our_memory(pid: Pid) -> bool {
+    let same = |what: &str, get: fn(&str) -> io::Result<Vec<u8>>| {
+        let theirs = get(&format!("/proc/{pid}/{what}"));
+        theirs.map(|theirs| get(&format!("/proc/self/{what}")).is_ok_and(|own| own == theirs))
     };
-    entries
-        .flatten()
-        .filter_map(|entry| std::fs::metadata(entry.path()).ok())
-        .any(|meta| (meta.dev(), meta.ino()) == file)
+    let exe = |path: &str| Ok(std::fs::read_link(path)?.into_os_string().into_vec());
+    // Nobody but root with CAP_SYS_PTRACE may see the binary; everybody sees the arguments.
+    same("exe", exe)
+        .or_else(|_| same("cmdline", read))
+        .unwrap_or(false)
 }
 
 /// Reads what a process has at one moment, at once: what is read in pieces may be of two programs, as a process can become

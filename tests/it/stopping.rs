@@ -26,13 +26,34 @@ fn with_leftover<'d>(daemon: &'d Daemon, script: &str) -> (Program<'d>, i32) {
 #[track_caller]
 fn check_leaves_nothing_behind(script: &str) {
     for daemon in both_ways() {
-        let script = format!("{script}\necho ready; exec sleep 1000");
-        let (program, left) = with_leftover(&daemon, &script);
-        program.says("ready");
-        assert!(is_alive(left));
-        let json = program.stopped();
-        assert!(!is_alive(left), "{left} is left");
-        assert_eq!(json["left_behind"], Value::Null);
+        check_of_daemon_leaves_nothing_behind(&daemon, script);
+    }
+}
+
+#[track_caller]
+fn check_of_daemon_leaves_nothing_behind(daemon: &Daemon, script: &str) {
+    let script = format!("{script}\necho ready; exec sleep 1000");
+    let (program, left) = with_leftover(daemon, &script);
+    program.says("ready");
+    assert!(is_alive(left));
+    let json = program.stopped();
+    assert!(!is_alive(left), "{left} is left");
+    assert_eq!(json["left_behind"], Value::Null);
+}
+
+#[test]
+fn root_in_a_container_may_not_look_at_others_and_still_leaves_nothing_behind() {
+    if need_root() {
+        // What is told by the environment, and what only by the open pipe.
+        for script in [
+            r#"(setsid sh -c "$LEAVE" </dev/null >/dev/null 2>&1 &)"#,
+            r#"(env -i LEAVE="$LEAVE" setsid sh -c "$LEAVE" &)"#,
+        ] {
+            let Some(setup) = Setup::in_container() else {
+                return;
+            };
+            check_of_daemon_leaves_nothing_behind(&setup.start(), script);
+        }
     }
 }
 

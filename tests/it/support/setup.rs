@@ -25,6 +25,8 @@ pub struct Setup {
     /// Runs it as process 1 of a namespace of its own, behind this line of shell.
     prepared_by: Option<&'static str>,
     guarded: bool,
+    /// Leaves it the capabilities that root has in a container.
+    contained: bool,
     /// Runs a copy of the binary.
     copied: bool,
     home: Arc<TempDir>,
@@ -45,6 +47,7 @@ impl Setup {
             open_files: None,
             prepared_by: None,
             guarded: true,
+            contained: false,
             copied: false,
             home: Arc::new(home),
         };
@@ -91,6 +94,30 @@ impl Setup {
     /// As on a machine without cgroups.
     pub fn without_cgroups() -> Setup {
         Setup::new().variable("HXE_HIDE", "cgroups")
+    }
+
+    /// Runs the daemon as root with the capabilities that it has in a container, and without cgroups; `None`, and says why,
+    /// where that cannot be.
+    pub fn in_container() -> Option<Setup> {
+        let setup = Setup {
+            contained: true,
+            ..Setup::without_cgroups()
+        };
+        match setup.with_few_capabilities().arg("true").output() {
+            Ok(output) if output.status.success() => return Some(setup),
+            Ok(output) => eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => eprintln!("skipped: setpriv: {error}"),
+        }
+        None
+    }
+
+    /// What gives capabilities away and then becomes what is added.
+    fn with_few_capabilities(&self) -> Command {
+        const KEPT: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,\
+                            +net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", KEPT, "--inh-caps", KEPT]);
+        command
     }
 
     /// Runs the daemon without its guardian.
@@ -281,6 +308,11 @@ impl Setup {
         let mut command = match &self.open_files {
             _ if self.is_process_1() => {
                 let mut command = self.in_namespace();
+                command.arg(self.binary());
+                command
+            }
+            None if self.contained => {
+                let mut command = self.with_few_capabilities();
                 command.arg(self.binary());
                 command
             }
