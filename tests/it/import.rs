@@ -250,6 +250,27 @@ fn nothing_is_written_by_a_check_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn a_line_that_may_have_named_a_program_is_a_failure() {
+    let setup = Setup::new();
+    let conf = setup.path("supervisord.conf");
+    let out = setup.path("out");
+    fs::write(
+        &conf,
+        "[program:a]\ncommand=/bin/a\n[program:b\ncommand=/bin/b\n",
+    )
+    .expect("it can be written");
+    let (code, stdout, stderr) = import(&[text(&conf), "--out", text(&out)]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    assert!(
+        stderr.contains("supervisord.conf:3: is neither"),
+        "{stderr}"
+    );
+    let written = fs::read_to_string(out.join("a.toml")).expect("it is written");
+    assert!(written.contains("\"/bin/a\""), "{written}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_a_mistake_of_who_asks() {
     let (code, _, stderr) = import(&["/no/such/file", "--check", "--out", "/tmp"]);
     assert_eq!(code, Some(2), "{stderr}");

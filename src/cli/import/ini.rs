@@ -71,6 +71,10 @@ pub fn parse(text: &str, file: &Rc<str>, sections: &mut Vec<Section>) -> Vec<Pla
             }));
             continue;
         }
+        // A name that is not closed: what follows is not the section's before.
+        if line.starts_with('[') {
+            section = None;
+        }
         let (Some(at), Some((key, value))) = (section, line.split_once(['=', ':'])) else {
             odd.push(place);
             continue;
