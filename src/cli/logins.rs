@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::failure::{Code, Failure};
 use crate::client::Token;
 use crate::clock::{self, Timestamp};
@@ -139,11 +141,17 @@ fn path() -> Option<PathBuf> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<Login>> {
-    let file = match fs::File::open(path) {
+    // One that is no file is not waited for.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = OpenOptions::new();
+    let file = match options.read(true).custom_flags(nonblocking).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
     };
     let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     if metadata.mode() & 0o077 != 0 {
         return Err(io::Error::other("others can read it: chmod 600 it"));
     }

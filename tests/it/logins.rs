@@ -123,6 +123,17 @@ fn over_the_socket_no_login_is_needed_but_one_that_is_given_counts() {
 }
 
 #[test]
+fn logins_that_are_no_file_are_not_waited_for() {
+    let daemon = daemon();
+    let path = saved(&daemon);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, 0o600.into(), 0).unwrap();
+    let said = hxe(&daemon, &[], "", &["list"]).fails(1);
+    assert!(said.contains("not a regular file"), "{said}");
+}
+
+#[test]
 fn a_saved_login_goes_to_its_own_server_only() {
     let daemon = daemon();
     hxe(&daemon, &[], PASSWORD, &["login"]).ok();
