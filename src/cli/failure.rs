@@ -88,6 +88,8 @@ impl From<Error> for Failure {
             Error::InvalidState(_) => (Code::State, ""),
             Error::Refused(refusal) => match refusal.code.as_str() {
                 "validation_error" => (Code::Usage, ""),
+                // It is not the daemon that says so.
+                "" => (Code::Network, ""),
                 _ => (Code::General, ""),
             },
             Error::Timeout(_) => (Code::General, "\nWhat was asked for may go on."),
@@ -149,6 +151,7 @@ mod tests {
                 Error::InvalidState(refused(400, "invalid_state")),
                 Code::State,
             ),
+            (Error::Refused(refused(502, "")), Code::Network),
             (Error::Lost(denied()), Code::Network),
             (
                 connect(io::ErrorKind::ConnectionRefused.into()),

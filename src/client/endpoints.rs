@@ -42,7 +42,7 @@ impl Client {
     /// [`Error::Unauthorized`]: wrong credentials.
     pub fn login(&self, username: &str, password: &str) -> Result<Token, Error> {
         let body = json!({"username": username, "password": password});
-        let token = Token::read(&self.post("/auth/login", Some(&body))?);
+        let token = read_token(&self.post("/auth/login", Some(&body))?)?;
         self.set_token(Some(token.token.clone()));
         Ok(token)
     }
@@ -52,7 +52,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unauthorized`]: the token is no longer good, or there is none.
     pub fn refresh(&self) -> Result<Token, Error> {
-        let token = Token::read(&self.post("/auth/refresh", None)?);
+        let token = read_token(&self.post("/auth/refresh", None)?)?;
         self.set_token(Some(token.token.clone()));
         Ok(token)
     }
@@ -81,7 +81,7 @@ impl Client {
             path += &format!("&enabled={enabled}");
         }
         match self.get_json(&path)? {
-            Value::Array(programs) => Ok(programs.into_iter().map(Program::read).collect()),
+            Value::Array(programs) => programs.into_iter().map(read_program).collect(),
             _ => Err(Error::Protocol("the list of programs is no list")),
         }
     }
@@ -133,7 +133,7 @@ impl Client {
     /// [`Error::NotFound`]; [`Error::Conflict`]: it is declared in a file.
     pub fn delete(&self, program: &str) -> Result<Outcome, Error> {
         let json = self.change("DELETE", &path(program, ""), None)?;
-        Ok(Outcome::read(json))
+        read_outcome(json)
     }
 
     /// `POST /program/{id}/start`.
@@ -184,7 +184,7 @@ impl Client {
     pub fn signal(&self, program: &str, signal: &str) -> Result<Outcome, Error> {
         let body = json!({"signal": signal});
         let json = self.post(&path(program, "/signal"), Some(&body))?;
-        Ok(Outcome::read(json))
+        read_outcome(json)
     }
 
     /// `GET /program/{id}/logs`: the last entries, oldest first.
@@ -248,7 +248,10 @@ impl Client {
     /// [`Error::NotFound`].
     pub fn metrics(&self, program: &str) -> Result<Metrics, Error> {
         let json = self.get_json(&path(program, "/metrics"))?;
-        Ok(Metrics::read(json))
+        match json["metrics"].is_object() {
+            true => Ok(Metrics::read(json)),
+            false => Err(Error::Protocol("the metrics are missing")),
+        }
     }
 
     /// `GET /metrics`: of the machine, and how many programs there are.
@@ -256,7 +259,11 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn system_metrics(&self) -> Result<SystemMetrics, Error> {
-        self.get_json("/metrics").map(SystemMetrics::read)
+        let json = self.get_json("/metrics")?;
+        match json["system"].is_object() {
+            true => Ok(SystemMetrics::read(json)),
+            false => Err(Error::Protocol("the metrics are missing")),
+        }
     }
 
     /// `POST /reload`: reads the configuration and the declared programs again. The answer says what was done to which.
@@ -372,7 +379,7 @@ impl Client {
 
     fn command(&self, program: &str, below: &str) -> Result<Outcome, Error> {
         let json = self.change("POST", &path(program, below), None)?;
-        Ok(Outcome::read(json))
+        read_outcome(json)
     }
 }
 
@@ -380,6 +387,20 @@ fn read_program(json: Value) -> Result<Program, Error> {
     match text(&json["id"]).is_empty() {
         true => Err(Error::Protocol("the program has no id")),
         false => Ok(Program::read(json)),
+    }
+}
+
+fn read_outcome(json: Value) -> Result<Outcome, Error> {
+    match text(&json["message"]).is_empty() {
+        true => Err(Error::Protocol("it does not say what was done")),
+        false => Ok(Outcome::read(json)),
+    }
+}
+
+fn read_token(json: &Value) -> Result<Token, Error> {
+    match text(&json["token"]).is_empty() {
+        true => Err(Error::Protocol("the token is missing")),
+        false => Ok(Token::read(json)),
     }
 }
 

@@ -165,6 +165,32 @@ fn answers_that_are_none_are_named() {
 }
 
 #[test]
+fn who_says_yes_to_everything_is_no_daemon() {
+    type Ask = fn(&Client) -> Result<(), Error>;
+    let asks: [(&str, Ask); 9] = [
+        ("list", |client| client.list(&Default::default()).map(drop)),
+        ("get", |client| client.get("x").map(drop)),
+        ("start", |client| client.start("x").map(drop)),
+        ("enable", |client| client.enable("x").map(drop)),
+        ("delete", |client| client.delete("x").map(drop)),
+        ("signal", |client| client.signal("x", "HUP").map(drop)),
+        ("login", |client| client.login("x", "y").map(drop)),
+        ("metrics", |client| client.metrics("x").map(drop)),
+        ("system", |client| client.system_metrics().map(drop)),
+    ];
+    for body in ["null", "{}", "[1]", r#"{"status":"ok"}"#] {
+        let impostor = Impostor::saying(whole(body));
+        for (name, ask) in asks {
+            let answer = ask(&impostor.client());
+            assert!(
+                matches!(answer, Err(Error::Protocol(_))),
+                "{name}: {answer:?} to {body}"
+            );
+        }
+    }
+}
+
+#[test]
 fn answers_that_are_cut_off_are_lost() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for answer in [
@@ -297,7 +323,7 @@ fn a_connection_that_was_closed_meanwhile_is_opened_anew() {
 fn a_connection_is_used_again() {
     let impostor = Impostor::new(|number, guest| {
         while guest.request().is_some() {
-            guest.say(whole(&format!(r#"{{"id":"{number}"}}"#)));
+            guest.say(whole(&format!(r#"{{"id":"{number}","message":"Done"}}"#)));
         }
     });
     let client = impostor.client();
@@ -318,7 +344,7 @@ fn forgetful(asked: &Arc<AtomicUsize>) -> Impostor {
             }
             asked.fetch_add(1, Ordering::SeqCst);
             if answers {
-                guest.say(whole(r#"{"id":"program-1"}"#));
+                guest.say(whole(r#"{"id":"program-1","message":"Done"}"#));
             }
         }
     })
