@@ -5,7 +5,6 @@
 //! credentials. A saved login goes to the server that it is from, and to no other.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::daemon;
 use super::failure::{Code, Failure};
 use super::logins::{self, Login, Logins};
 use super::table::{Opt, Value, opt};
-use crate::client::{Client, Error};
+use crate::client::{self, Client, Error};
 use crate::clock;
 use crate::config::{Config, Environment};
 
@@ -44,18 +43,17 @@ pub struct Server {
 /// # Errors
 /// No daemon was found, credentials are refused, the configuration is wrong.
 pub fn client(args: &Args) -> Result<Client, Failure> {
-    let server = server(args)?;
-    let client = Client::new(&server.address)?;
-    authenticate(args, &server, &client).map_err(|failure| server.explain(failure))?;
-    Ok(client)
+    client_within(args, None)
 }
 
 /// The same for a command that need not be answered for long: one that has a `--timeout`.
 pub fn client_within(args: &Args, timeout: Option<Duration>) -> Result<Client, Failure> {
-    let mut client = client(args)?;
+    let server = server(args)?;
+    let mut client = Client::new(&server.address)?;
     if let Some(timeout) = timeout {
         client.set_timeout(timeout);
     }
+    authenticate(args, &server, &client).map_err(|failure| server.explain(failure))?;
     Ok(client)
 }
 
@@ -83,8 +81,8 @@ pub fn server(args: &Args) -> Result<Server, Failure> {
     let mut denied = None;
     for place in &places {
         let socket = place.run_dir.join(SOCKET);
-        match UnixStream::connect(&socket) {
-            Ok(_) => {
+        match client::listens(&socket) {
+            Ok(()) => {
                 return Ok(Server {
                     address: format!("unix:{}", socket.display()),
                     local: true,

@@ -53,6 +53,7 @@ pub use entries::{Entries, LogFilter};
 pub use error::{Error, Refusal};
 pub use events::Events;
 pub use output::Output;
+pub use place::listens;
 pub use serde_json::Value;
 pub use wire::{Definition, Event, LogEntry, Metrics, Outcome, Program, SystemMetrics, Token};
 

@@ -131,6 +131,18 @@ impl Place {
     }
 }
 
+/// Finds out whether a daemon listens at a socket, also one that does not get round to answer. Does not wait for it.
+///
+/// # Errors
+/// There is no such socket, nobody listens there, or we may not connect.
+pub fn listens(socket: &Path) -> io::Result<()> {
+    match connect_unix(socket, Instant::now()) {
+        // Others wait there already.
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(()),
+        connected => connected.map(drop),
+    }
+}
+
 fn connect_tcp(host: &str, port: u16, until: Instant) -> io::Result<OwnedFd> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for address in (host, port).to_socket_addrs()? {

@@ -1,7 +1,10 @@
+use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::support::command::{Running, command};
 use crate::support::{Daemon, Setup, is_root, sh, sleeper, until};
@@ -214,6 +217,37 @@ fn where_there_is_no_daemon_it_is_said_where_it_was_looked_for() {
     );
     let missing = setup.path("missing.toml");
     run(&["-c", missing.to_str().unwrap(), "list"]).fails(2);
+}
+
+#[test]
+fn a_daemon_that_does_not_get_round_to_answer_is_waited_for_no_longer_than_said() {
+    let setup = Setup::new();
+    let config = setup.write();
+    let run_dir = setup.path("run");
+    fs::create_dir_all(&run_dir).unwrap();
+    let path = run_dir.join("hxe.sock");
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+    };
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let listener = socket();
+    rustix::net::bind(&listener, &address).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    // Until nobody more may wait there.
+    let mut waiting = Vec::new();
+    loop {
+        let one = socket();
+        match rustix::net::connect(&one, &address) {
+            Ok(()) => waiting.push(one),
+            Err(error) => break assert_eq!(error, rustix::io::Errno::AGAIN),
+        }
+    }
+    let args = ["-c", config.to_str().unwrap(), "start", "x", "--timeout=1s"];
+    let said = Running::start(command(&setup.path("scratch"), &args), b"")
+        .ends()
+        .fails(7);
+    assert!(said.contains(path.to_str().unwrap()), "{said}");
 }
 
 #[test]
