@@ -100,6 +100,8 @@ impl Guardian {
         background::keep_inherited();
         let (_, raised) = process::raise_open_files();
         raised?;
+        // What it says may go to a file that becomes too large.
+        process::ignore_file_size_signal();
         process::become_subreaper()?;
         let mut guardian = Guardian {
             arguments: options.arguments,

@@ -388,7 +388,15 @@ impl Channel {
             count,
             &mut open.copies,
             &mut context.scratch,
-        )?;
+        );
+        let moved = match moved {
+            // The system allows files of less than `max_size`.
+            Err(error) if is_too_large(&error) && open.offset > 0 => {
+                self.rotate(context)?;
+                return Ok(0);
+            }
+            moved => moved?,
+        };
         if std::mem::take(&mut self.gap) {
             self.cut(context);
         }
@@ -437,4 +445,8 @@ impl Channel {
             ));
         }
     }
+}
+
+fn is_too_large(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::FBIG)
 }

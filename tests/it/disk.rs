@@ -3,7 +3,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::support::{
-    Daemon, Disk, Follower, Program, Setup, is_alive, need_root, sh, sleeper, until,
+    Daemon, Disk, Follower, Program, Setup, is_alive, need_root, sh, sleeper, status_field, until,
 };
 
 /// A program that writes `line N` with N from 1, ten a second at most, to the end of the test.
@@ -413,4 +413,24 @@ fn a_log_file_that_somebody_removes_or_truncates_loses_nothing_that_comes_after(
     assert_eq!(follower.message(), "four");
     assert_eq!(program.messages("stdout"), ["four"]);
     assert!(Path::new(&copy).exists());
+}
+
+#[test]
+fn a_log_that_the_system_lets_grow_no_more_is_rotated() {
+    let daemon = Setup::new()
+        .key("logs", "max_size", "\"64MiB\"")
+        .file_size(8192)
+        .start();
+    let script = "head -c 6000000 /dev/zero | tr '\\0' x | fold -w 999; echo; echo last";
+    let program = daemon.create(&sh("a", script)).started();
+    program.says("last");
+    let dir = daemon.log_dir().join(&program.id);
+    let size = |name: &str| fs::metadata(dir.join(name)).map_or(0, |meta| meta.len());
+    let expected = 6_000_000 + 6_000_000 / 999 + "\nlast\n".len() as u64;
+    assert_eq!(size("stdout.log.1") + size("stdout.log"), expected);
+    assert!(size("stdout.log.1") > 4_000_000, "{}", size("stdout.log.1"));
+    // What the guardian says may go to such a file, too.
+    let ignored = status_field(daemon.pid(), "SigIgn").expect("it runs");
+    let ignored = u64::from_str_radix(&ignored, 16).expect("a set is hexadecimal");
+    assert_ne!(ignored & (1 << (25 - 1)), 0, "SIGXFSZ is ignored");
 }

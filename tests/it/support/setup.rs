@@ -155,6 +155,12 @@ impl Setup {
         self
     }
 
+    /// Lets it write files of no more than so many blocks of 512 bytes.
+    pub fn file_size(mut self, blocks: u32) -> Setup {
+        self.open_files = Some(format!("-f {blocks}"));
+        self
+    }
+
     /// Runs the daemon as process 1 of a pid namespace, behind a line of shell in a mount namespace, where `$HOME` is the
     /// daemon's directory.
     pub fn process_1(mut self, prepared_by: &'static str) -> Setup {
