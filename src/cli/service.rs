@@ -38,6 +38,7 @@ pub fn reload(args: &Args) -> Result<ExitCode, Failure> {
                 _ => {
                     let action = match action.as_str() {
                         "" => String::new(),
+                        action if action == kind => String::new(),
                         action => format!(", {}", clean(action)),
                     };
                     let message = match message.as_str() {
