@@ -9,8 +9,6 @@ take_tree openrc
 respawns=no
 
 svc() {
-    # For OpenRC a service that died is still started.
-    [ "$1" != start ] || inside rc-service hxe zap >"$dir/svc.log" 2>&1
     inside rc-service hxe "$1" >"$dir/svc.log" 2>&1
 }
 

@@ -293,6 +293,51 @@ fn scripts_are_understood_by_the_shells_that_they_meet() {
     }
 }
 
+/// OpenRC itself is run by scripts/test-inits.sh, where it can be had.
+#[test]
+fn the_status_of_a_killed_hxe_lets_openrc_start_it_again() {
+    for shell in shells() {
+        let tree = Tree::new(&shell);
+        let marked = tree.path("started");
+        let pid_file = tree.path("hxe.pid");
+        let openrc = format!(
+            "einfo() {{ echo \"$*\"; }}; eerror() {{ echo \"$*\"; }}
+             service_started() {{ [ -e {0} ]; }}; mark_service_stopped() {{ rm {0}; }}
+             . {1}; pidfile={2}; status",
+            marked.display(),
+            script("init/openrc").display(),
+            pid_file.display()
+        );
+        let status = || {
+            let ran = Command::new(shell[0])
+                .args(&shell[1..])
+                .args(["-c", &openrc])
+                .output()
+                .unwrap();
+            (
+                ran.status.code(),
+                String::from_utf8_lossy(&ran.stdout).into_owned(),
+            )
+        };
+        let (code, said) = status();
+        assert_eq!(
+            (code, &said[..]),
+            (Some(3), "status: stopped\n"),
+            "{shell:?}"
+        );
+        // Ours is no hxe that this file could name, which is what a killed one leaves.
+        fs::write(&pid_file, std::process::id().to_string()).unwrap();
+        fs::write(&marked, "").unwrap();
+        // Again, as who asks twice is told the same.
+        for _ in 0..2 {
+            let (code, said) = status();
+            assert_eq!(code, Some(32), "{shell:?}: {said}");
+            assert!(said.starts_with("status: crashed"), "{said}");
+            assert!(!marked.exists(), "{shell:?}");
+        }
+    }
+}
+
 /// Runs a part of scripts/test-inits.sh as far as the test command has time for it. It says itself what it skips.
 #[track_caller]
 fn lives_under(part: &str) {
