@@ -837,11 +837,18 @@ fn requests_that_wait_for_their_ends_are_bounded_in_bytes() {
         request_timeout: 3 * LONG,
         ..LIMITS
     });
-    let head = "PUT /up HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n";
-    let begun = head.to_owned() + &"x".repeat(99_999);
+    let head =
+        "PUT /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 100000\r\n\r\n";
     let mut clients: Vec<_> = (0..60).map(|_| running.connect()).collect();
     for client in &mut clients {
-        client.send(&begun);
+        // So that they have begun in this order, whichever worker is held up.
+        client.send(head);
+        client.until(b"100 Continue\r\n\r\n");
+    }
+    let body = "x".repeat(99_999);
+    for client in &mut clients {
+        // The first ones may be gone by then.
+        let _ = client.stream.write_all(body.as_bytes());
     }
     // 6 MB are more than there is room for: the first ones make it.
     assert_eq!(clients[0].answer().status, 408);
