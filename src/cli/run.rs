@@ -7,6 +7,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -114,17 +115,23 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
     tell(&program.id)?;
     let client = Arc::new(client);
     let id: Arc<str> = program.id.as_str().into();
+    let interrupts = Arc::new(AtomicUsize::new(0));
     {
-        let (client, id) = (Arc::clone(&client), Arc::clone(&id));
+        let (client, id, interrupts) = (
+            Arc::clone(&client),
+            Arc::clone(&id),
+            Arc::clone(&interrupts),
+        );
         thread::spawn(move || {
-            for (count, _) in signals.forever().enumerate() {
+            for _ in signals.forever() {
+                let before = interrupts.fetch_add(1, Ordering::SeqCst);
                 let (client, id) = (Arc::clone(&client), Arc::clone(&id));
                 // Who asks again wants it now.
-                thread::spawn(move || client.stop(&id, count > 0));
+                thread::spawn(move || client.stop(&id, before > 0));
             }
         });
     }
-    let ended = follow(&client, &id);
+    let ended = follow(&client, &id, &interrupts);
     let code = ended.and_then(|()| exit_code(&client, &id));
     // It may be gone already, by somebody else's hand; where the daemon is away the sweeper goes on.
     let deleted = client.delete(&id);
@@ -137,7 +144,7 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
 }
 
 /// Starts it and passes on what it writes, until it has ended.
-fn follow(client: &Arc<Client>, id: &Arc<str>) -> Result<(), Failure> {
+fn follow(client: &Arc<Client>, id: &Arc<str>, interrupts: &AtomicUsize) -> Result<(), Failure> {
     // Read from before it starts: nothing of it is rotated away.
     let copies = ["stdout", "stderr"].map(|stream| {
         let output = client.output(id, stream, Some(0));
@@ -147,6 +154,11 @@ fn follow(client: &Arc<Client>, id: &Arc<str>) -> Result<(), Failure> {
         })
     });
     start(client, id)?;
+    // One that came before there was something to stop.
+    let interrupts = interrupts.load(Ordering::SeqCst);
+    if interrupts > 0 {
+        let _ = client.stop(id, interrupts > 1);
+    }
     let mut result = Ok(());
     for copy in copies {
         let copied = match copy?.join() {

@@ -1,3 +1,4 @@
+use std::fs;
 use std::io::Read;
 use std::process::{ChildStdout, Stdio};
 
@@ -103,6 +104,27 @@ fn what_a_run_that_has_ended_left_in_its_pipe_comes_too() {
         }
         until(|| program.state() == "exited");
     });
+}
+
+#[test]
+fn an_interrupt_before_it_is_started_is_not_lost() {
+    let daemon = Daemon::start();
+    let server = daemon.server_pid();
+    kill(server, Signal::STOP);
+    let mut command = daemon.local_command(&["run", "sleep", "1000"]);
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    until(|| {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+        caught & 1 << (Signal::TERM.as_raw() - 1) != 0
+    });
+    kill(child.id().cast_signed(), Signal::TERM);
+    kill(server, Signal::CONT);
+    let ended = until_some(|| child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(128 + 15));
+    assert!(daemon.list("").is_empty());
 }
 
 #[test]
