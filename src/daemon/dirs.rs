@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, open as open_file};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdirat, open as open_file,
+    openat, unlinkat,
+};
+use rustix::io::Errno;
 
 use crate::config::Storage;
 use crate::report;
@@ -21,6 +25,11 @@ use crate::sys::procfs;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a holder must look alive to be taken for that: one that was just killed may have to wait for a CPU to die on.
 const ALIVE_FOR: Duration = Duration::from_millis(200);
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 const RUN_MODE: u32 = 0o711;
 const LOG_MODE: u32 = 0o750;
@@ -84,11 +93,12 @@ impl Directories {
     }
 }
 
-/// Makes what is missing, checks what is there, and locks each against a second daemon.
+/// Makes what is missing, checks what is there, and locks each against a second daemon. A `later` daemon than the first does
+/// without a `log_dir` that cannot be used by now, as the one before it would have.
 ///
 /// # Errors
 /// The first directory that cannot be used, with the reason.
-pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
+pub(super) fn open(storage: &Storage, later: bool) -> Result<Directories, DirError> {
     let state = match open_one("state_dir", &storage.state_dir, 0o700) {
         Err(error) if error.is_read_only() => {
             report::warn(format_args!(
@@ -99,7 +109,15 @@ pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
         state => Some(state?),
     };
     let run = open_one("run_dir", &storage.run_dir, RUN_MODE)?;
-    let log = open_one("log_dir", &storage.log_dir, LOG_MODE)?;
+    let log = match open_one("log_dir", &storage.log_dir, LOG_MODE) {
+        Err(error) if later => {
+            report::error(format_args!(
+                "{error}: programs run on, and their logs are kept once it can be used"
+            ));
+            missing(&run).map_err(|_| error)?
+        }
+        log => log?,
+    };
     let is_state = |other: &OwnedFd| {
         state
             .as_ref()
@@ -121,6 +139,18 @@ pub(super) fn open(storage: &Storage) -> Result<Directories, DirError> {
         run: coming_back("run_dir", &storage.run_dir, RUN_MODE, run_alone, run),
         log: coming_back("log_dir", &storage.log_dir, LOG_MODE, log_alone, log),
     })
+}
+
+/// A directory without a name, in which nothing is found and nothing can be made.
+fn missing(run_dir: &OwnedFd) -> io::Result<OwnedFd> {
+    const NAME: &str = "missing";
+    match mkdirat(run_dir, NAME, Mode::RWXU) {
+        Err(error) if error != Errno::EXIST => return Err(error.into()),
+        _ => {}
+    }
+    let directory = openat(run_dir, NAME, DIRECTORY, Mode::empty())?;
+    unlinkat(run_dir, NAME, AtFlags::REMOVEDIR)?;
+    Ok(directory)
 }
 
 /// A directory that is made and locked anew when it is needed and somebody has taken it away.
@@ -184,9 +214,8 @@ fn open_one(key: &'static str, path: &Path, mode: u32) -> Result<OwnedFd, DirErr
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(failed("made")(error)),
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory =
-        open_file(path, flags, Mode::empty()).map_err(|error| failed("opened")(error.into()))?;
+    let directory = open_file(path, DIRECTORY, Mode::empty())
+        .map_err(|error| failed("opened")(error.into()))?;
     let stat = fstat(&directory).map_err(|error| failed("looked at")(error.into()))?;
     let own = rustix::process::geteuid().as_raw();
     if stat.st_uid != own {

@@ -185,7 +185,7 @@ impl Daemon {
             ));
         }
 
-        let directories = dirs::open(&config.storage)?;
+        let directories = dirs::open(&config.storage, is_later)?;
         let listeners = listeners::open(&config.listen, &mut left, &link)?;
         let addresses: Vec<SocketAddr> = listeners
             .iter()

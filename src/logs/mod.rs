@@ -21,6 +21,7 @@ use crate::clock::{BootTime, Timestamp};
 use crate::guardian::Link;
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys;
 use crate::sys::directory::Directory;
 
 mod channel;
@@ -217,7 +218,30 @@ impl Logs {
     /// # Errors
     /// A directory cannot be made or belongs to somebody else; no descriptors.
     pub fn add(&self, id: ProgramId) -> io::Result<()> {
-        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR)?;
+        self.make_log_dir(id)?;
+        self.take_up(id)
+    }
+
+    /// As [`Logs::add`], for a program that is there already: without its directory in `log_dir` it runs all the same, and
+    /// that is made when something is to be written.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn add_known(&self, id: ProgramId) -> io::Result<()> {
+        if let Err(error) = self.make_log_dir(id) {
+            report::error(format_args!(
+                "there is no place for the logs of {id}: {}",
+                sys::reason(&error)
+            ));
+        }
+        self.take_up(id)
+    }
+
+    fn make_log_dir(&self, id: ProgramId) -> io::Result<()> {
+        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR).map(drop)
+    }
+
+    fn take_up(&self, id: ProgramId) -> io::Result<()> {
         let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
         let [stdout, stderr] = match self.take_left(id) {
             // What runs writes to these, whatever lies at their place by now.
@@ -290,7 +314,7 @@ impl Logs {
         let mut fifos = self.open_fifos(id)?;
         if self.known().get(&id) != Some(&[fifos[0].inode, fifos[1].inode]) {
             // Removed or replaced by somebody since: the log thread must read what the program writes to.
-            self.add(id)?;
+            self.add_known(id)?;
             fifos = self.open_fifos(id)?;
         }
         for fifo in &fifos {

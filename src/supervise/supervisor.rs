@@ -213,7 +213,10 @@ impl Supervisor {
         }
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
-        self.record_first(id, Record::never_run(false, None))
+        self.logs
+            .add(id)
+            .map_err(|error| store::Error::Disk(error).into())
+            .and_then(|()| self.write_first(id, Record::never_run(false, None)))
             .and_then(|record| self.adopt(program, record))
             .inspect_err(|_| {
                 // Nothing is kept of what was refused.

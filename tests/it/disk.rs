@@ -2,8 +2,11 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use crate::support::{
-    Daemon, Disk, Follower, Program, Setup, is_alive, need_root, sh, sleeper, status_field, until,
+    Daemon, Disk, Follower, Program, Setup, is_alive, kill, need_root, sh, sleeper, status_field,
+    until,
 };
 
 /// A program that writes `line N` with N from 1, ten a second at most, to the end of the test.
@@ -433,4 +436,38 @@ fn a_log_that_the_system_lets_grow_no_more_is_rotated() {
     let ignored = status_field(daemon.pid(), "SigIgn").expect("it runs");
     let ignored = u64::from_str_radix(&ignored, 16).expect("a set is hexadecimal");
     assert_ne!(ignored & (1 << (25 - 1)), 0, "SIGXFSZ is ignored");
+}
+
+#[test]
+fn a_log_dir_that_became_a_file_does_not_keep_the_next_daemon_from_serving() {
+    let daemon = Daemon::start();
+    let program = daemon.create(&talker("a")).started();
+    program.says("line 1");
+    let pid = program.pid();
+    let log = daemon.log_dir();
+    let die = || {
+        let server = daemon.server_pid();
+        kill(server, Signal::KILL);
+        until(|| !is_alive(server));
+    };
+    // Nobody makes it anew meanwhile.
+    daemon.signal(Signal::STOP);
+    die();
+    fs::remove_dir_all(&log).unwrap();
+    fs::write(&log, "in the way").unwrap();
+    daemon.signal(Signal::CONT);
+    assert_eq!(program.pid(), pid);
+    die();
+    assert_eq!(program.pid(), pid);
+    assert!(
+        daemon.output().contains("(log_dir) cannot be opened"),
+        "{}",
+        daemon.output()
+    );
+    // What has no place to log to is not created, and what is there runs.
+    assert_eq!(daemon.try_create(&sleeper("b")).status, 507);
+    program.post("restart").ok(200);
+    fs::remove_file(&log).unwrap();
+    until(|| program.stdout_path().exists());
+    daemon.create(&sleeper("b")).started().stopped();
 }

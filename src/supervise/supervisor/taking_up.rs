@@ -69,6 +69,10 @@ impl Supervisor {
     /// that from being rewritten.
     pub(super) fn record_first(&self, id: ProgramId, record: Record) -> Result<Record, Refusal> {
         self.add_logs(id)?;
+        self.write_first(id, record)
+    }
+
+    pub(super) fn write_first(&self, id: ProgramId, record: Record) -> Result<Record, Refusal> {
         self.records
             .write(id, &record)
             .map_err(store::Error::Disk)?;
@@ -77,7 +81,7 @@ impl Supervisor {
 
     fn add_logs(&self, id: ProgramId) -> Result<(), Refusal> {
         self.logs
-            .add(id)
+            .add_known(id)
             .map_err(|error| store::Error::Disk(error).into())
     }
 
