@@ -122,7 +122,11 @@ fn each(args: &Args, programs: &[String], done: &str, act: Act) -> Result<ExitCo
     };
     std::thread::scope(|scope| {
         for _ in 1..programs.len().min(AT_ONCE) {
-            scope.spawn(work);
+            // Where there can be no further thread, the ones there are do it all.
+            let more = std::thread::Builder::new().spawn_scoped(scope, work);
+            if more.is_err() {
+                break;
+            }
         }
         work();
     });
