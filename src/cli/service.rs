@@ -14,6 +14,7 @@ use super::text::clean;
 use crate::client::{Client, Value};
 use crate::program::Signal;
 use crate::sys::process::{self, Pid};
+use crate::sys::procfs;
 
 #[rustfmt::skip]
 pub const UPGRADE: &[Opt] = &[
@@ -82,14 +83,26 @@ pub fn upgrade(args: &Args) -> Result<ExitCode, Failure> {
     }
     let client = client(args)?;
     let before = client.daemon()?;
-    let pid = before["pid"]
-        .as_i64()
-        .and_then(|pid| i32::try_from(pid).ok());
-    let Some(pid) = pid.and_then(Pid::new) else {
+    let process = |name: &str| {
+        let pid = before[name].as_i64();
+        pid.and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::new)
+    };
+    let (Some(pid), Some(server)) = (process("pid"), process("server_pid")) else {
         return Err(Failure::general(
             "the daemon does not say which process it is",
         ));
     };
+    // The socket of a daemon in a container has numbers that are somebody else's here, such as init's.
+    let is_here =
+        procfs::stat(server.number()).is_ok_and(|stat| server == pid || stat.ppid == pid.number());
+    if !is_here {
+        let pid = pid.number();
+        let what = format!(
+            "process {pid} is not that daemon here: is it in a container? Ask for the upgrade there"
+        );
+        return Err(Failure::general(what));
+    }
     process::kill(pid, Signal::USR2.number()).map_err(|error| {
         let code = match error.kind() {
             std::io::ErrorKind::PermissionDenied => Code::Permission,

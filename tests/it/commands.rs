@@ -1,7 +1,8 @@
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -494,6 +495,37 @@ fn an_upgrade_tells_what_came_of_it() {
     );
     assert_eq!(program.pid(), pid);
     daemon.hxe(&["--server", &daemon.url(), "upgrade"]).fails(2);
+}
+
+#[test]
+fn an_upgrade_signals_nobody_but_the_daemon() {
+    let setup = Setup::new();
+    let config = setup.write();
+    fs::create_dir_all(setup.path("run")).unwrap();
+    let listener = UnixListener::bind(setup.path("run/hxe.sock")).unwrap();
+    // As of a daemon in a container: somebody else has its number here.
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    let body = format!(
+        r#"{{"version":"0.1.0","pid":{},"server_pid":{}}}"#,
+        other.id(),
+        std::process::id()
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}", body.len());
+            let _ = stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    let args = ["-c", config.to_str().unwrap(), "upgrade"];
+    let ran = Running::start(command(&setup.path("scratch"), &args), b"").ends();
+    let signalled = other.try_wait().unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let said = ran.fails(1);
+    assert!(said.contains("container"), "{said}");
+    assert_eq!(signalled, None);
 }
 
 #[test]
