@@ -50,7 +50,11 @@ impl Failure {
 
     /// The same, of this program.
     pub fn of(self, program: &str) -> Failure {
-        let message = format!("{}: {}", clean(program), self.message);
+        let message = match program {
+            // A variable of a script that is not set, mostly.
+            "" => "the name of a program is empty".to_owned(),
+            _ => format!("{}: {}", clean(program), self.message),
+        };
         Failure { message, ..self }
     }
 }

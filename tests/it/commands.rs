@@ -257,6 +257,10 @@ fn status_exits_as_init_scripts_do() {
     daemon.create(&sleeper("up")).started();
     daemon.create(&sleeper("down"));
     let code = |args: &[&str]| daemon.hxe(args).code;
+    for command in ["status", "info", "stop"] {
+        let said = daemon.hxe(&[command, ""]).fails(4);
+        assert!(said.contains("name of a program is empty"), "{said}");
+    }
     let out = daemon.hxe(&["status"]).ok();
     assert!(
         out.contains("running") && out.contains("2 programs"),
