@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -122,14 +122,16 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
             Arc::clone(&id),
             Arc::clone(&interrupts),
         );
-        thread::spawn(move || {
+        spawn(move || {
             for _ in signals.forever() {
-                let before = interrupts.fetch_add(1, Ordering::SeqCst);
-                let (client, id) = (Arc::clone(&client), Arc::clone(&id));
                 // Who asks again wants it now.
-                thread::spawn(move || client.stop(&id, before > 0));
+                let again = interrupts.fetch_add(1, Ordering::SeqCst) > 0;
+                let (its_client, its_id) = (Arc::clone(&client), Arc::clone(&id));
+                if spawn(move || its_client.stop(&its_id, again)).is_err() {
+                    let _ = client.stop(&id, again);
+                }
             }
-        });
+        })?;
     }
     let ended = follow(&client, &id, &interrupts);
     let code = ended.and_then(|()| exit_code(&client, &id));
@@ -146,13 +148,12 @@ fn foreground(args: &Args, client: Client) -> Result<ExitCode, Failure> {
 /// Starts it and passes on what it writes, until it has ended.
 fn follow(client: &Arc<Client>, id: &Arc<str>, interrupts: &AtomicUsize) -> Result<(), Failure> {
     // Read from before it starts: nothing of it is rotated away.
-    let copies = ["stdout", "stderr"].map(|stream| {
-        let output = client.output(id, stream, Some(0));
-        output.map(|output| {
-            let (client, id) = (Arc::clone(client), Arc::clone(id));
-            thread::spawn(move || copy(&client, &id, stream, output))
-        })
+    let [out, err] = ["stdout", "stderr"].map(|stream| {
+        let output = client.output(id, stream, Some(0))?;
+        let (client, id) = (Arc::clone(client), Arc::clone(id));
+        spawn(move || copy(&client, &id, stream, output))
     });
+    let copies = [out?, err?];
     start(client, id)?;
     // One that came before there was something to stop.
     let interrupts = interrupts.load(Ordering::SeqCst);
@@ -161,13 +162,20 @@ fn follow(client: &Arc<Client>, id: &Arc<str>, interrupts: &AtomicUsize) -> Resu
     }
     let mut result = Ok(());
     for copy in copies {
-        let copied = match copy?.join() {
+        let copied = match copy.join() {
             Ok(copied) => copied,
             Err(_) => Err(Failure::general("a bug: its output could not be read")),
         };
         result = result.and(copied);
     }
     result
+}
+
+fn spawn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Failure> {
+    let spawned = thread::Builder::new().spawn(work);
+    spawned.map_err(|error| Failure::general(format!("a thread cannot be started: {error}")))
 }
 
 /// Starts it, once: where the answer does not come, as the daemon is replaced, it is looked whether it was started.
