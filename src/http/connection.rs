@@ -348,6 +348,7 @@ impl Connection {
 
     /// Sends the answer to the request at hand. From any thread.
     pub fn answer(self: Box<Self>, terms: Terms, reply: Reply) {
+        self.service().answered(reply.status);
         match handover::sort(&terms, reply) {
             Ok(departure) => self.leave(terms, departure),
             Err(reply) => self.say(terms, reply),

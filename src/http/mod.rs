@@ -177,6 +177,9 @@ pub trait Service: Send + Sync + 'static {
     /// The answer to what could not be read; with all its headers.
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply;
 
+    /// Hears of each answer as it is given.
+    fn answered(&self, _status: u16) {}
+
     /// The answer where a handler panicked or dropped its responder.
     fn broken(&self) -> Reply;
 }

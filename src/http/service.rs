@@ -16,6 +16,7 @@ pub trait Behind: Send + Sync {
     fn gate(&self, head: &Head) -> Verdict<Then>;
     fn headers(&self, head: &Head) -> Vec<(&'static str, String)>;
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply;
+    fn answered(&self, status: u16);
     fn broken(&self) -> Reply;
 }
 
@@ -47,6 +48,10 @@ impl<S: Service> Behind for Erased<S> {
     fn problem(&self, problem: Problem, peer: &Peer) -> Reply {
         catch_unwind(AssertUnwindSafe(|| self.0.problem(problem, peer)))
             .unwrap_or_else(|_| self.broken())
+    }
+
+    fn answered(&self, status: u16) {
+        self.0.answered(status);
     }
 
     fn broken(&self) -> Reply {

@@ -4,7 +4,7 @@
 //! at files. Written by `channel` and `notes`, read by `follow`, `tails` and `forward`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Stream;
@@ -170,6 +170,8 @@ pub struct Growth {
     readers: [AtomicU32; 2],
     /// Of stdout and stderr: a run has begun or ended, and what was written before is not all in the files.
     unfinished: [AtomicBool; 2],
+    /// Of stdout and stderr: bytes that were dropped. Begins anew where it does not fit.
+    dropped: [AtomicUsize; 2],
     removed: AtomicBool,
     own: Listeners,
     all: Arc<Listeners>,
@@ -184,6 +186,7 @@ impl Growth {
             notes: Published::new(),
             readers: Default::default(),
             unfinished: Default::default(),
+            dropped: Default::default(),
             removed: AtomicBool::new(false),
             own: Listeners::default(),
             all,
@@ -240,6 +243,16 @@ impl Growth {
     /// Whether not all that a run wrote which has ended is in the files.
     pub fn is_unfinished(&self, stream: Stream) -> bool {
         self.unfinished[usize::from(stream == Stream::Stderr)].load(Ordering::Acquire)
+    }
+
+    /// Counts bytes that the files did not take.
+    pub fn count_dropped(&self, stream: Stream, bytes: usize) {
+        self.dropped[usize::from(stream == Stream::Stderr)].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that the files did not take since the daemon started.
+    pub fn dropped(&self, stream: Stream) -> usize {
+        self.dropped[usize::from(stream == Stream::Stderr)].load(Ordering::Relaxed)
     }
 
     fn reader(&self, stream: Stream) -> &AtomicU32 {

@@ -173,7 +173,25 @@ pub struct Logs {
     thread: Option<JoinHandle<()>>,
 }
 
+/// How much a program wrote to a stream since the daemon started, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// To its log files.
+    pub written: u64,
+    /// What they did not take.
+    pub dropped: u64,
+}
+
 impl Logs {
+    /// How much a program wrote to this stream; nothing, where it is not known.
+    pub fn volume(&self, id: ProgramId, stream: Stream) -> Volume {
+        let growth = self.register.get(id);
+        growth.map_or_else(Volume::default, |growth| Volume {
+            written: growth.reach(stream).1.total(),
+            dropped: growth.dropped(stream) as u64,
+        })
+    }
+
     /// Starts the log thread. Everything is opened relative to `log_dir` and `run_dir`, without following links. What an
     /// earlier daemon `left` with the guardian is taken up as programs are added.
     pub fn start(

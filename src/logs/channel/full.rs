@@ -65,6 +65,7 @@ impl Channel {
         match moving::discard(self.fifo.as_fd(), most) {
             Ok(bytes) => {
                 trouble.dropped += bytes as u64;
+                self.growth.count_dropped(self.stream, bytes);
                 self.gap = true;
                 self.count(bytes);
                 None
