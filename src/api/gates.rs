@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::rate_limit::{Allowance, Key, Limit};
 use super::routes::{self, Access, Match, Miss, Route};
 use super::sessions::Session;
-use super::{Api, Settings, cors, host, reply};
+use super::{Api, Settings, cors, host, password, reply};
 use crate::clock::{BootTime, Timestamp};
 use crate::http::{Head, Peer, Reply, Verdict};
 
@@ -67,7 +67,9 @@ impl Api {
                 Miss::NotAllowed(allow) => ApiError::MethodNotAllowed { allow }.reply(),
                 Miss::Options(allow) => reply::empty(vec![("Allow", allow)]),
             })?;
-        let session = admit(route.access, bearer, is_trusted).map_err(ApiError::reply)?;
+        let is_known = is_trusted
+            || route.access == Access::Scrape && may_scrape(head, &settings.metrics_token.0);
+        let session = admit(route.access, bearer, is_known).map_err(ApiError::reply)?;
         Ok(Passed { route, id, session })
     }
 
@@ -112,6 +114,12 @@ fn before_counting(head: &Head, settings: &Settings) -> Result<(), Reply> {
     }
 }
 
+/// Whether this is the token for `/metrics`.
+fn may_scrape(head: &Head, token: &str) -> bool {
+    let given = head.header("authorization").and_then(bearer_token);
+    !token.is_empty() && given.is_some_and(|given| password::same(given, token))
+}
+
 /// The token in `Bearer TOKEN`. Source: RFC 6750 2.1; the scheme in any case, RFC 9110 11.1.
 fn bearer_token(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
@@ -121,11 +129,11 @@ fn bearer_token(value: &str) -> Option<&str> {
 }
 
 /// Lets a request through that brings what its route asks for.
-fn admit(access: Access, bearer: Bearer, is_trusted: bool) -> Result<Option<Session>, ApiError> {
+fn admit(access: Access, bearer: Bearer, is_known: bool) -> Result<Option<Session>, ApiError> {
     match (access, bearer) {
         (_, Bearer::Good(session)) => Ok(Some(session)),
         (Access::Open, _) => Ok(None),
-        (Access::Known, _) if is_trusted => Ok(None),
+        (Access::Known | Access::Scrape, _) if is_known => Ok(None),
         (_, Bearer::Absent) => Err(ApiError::Unauthenticated),
         (_, Bearer::Bad) => Err(ApiError::InvalidToken),
     }
@@ -169,8 +177,8 @@ fn no_path(path: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Password;
     use crate::api::token::{Claims, Moment};
+    use crate::api::{Password, Secret};
     use crate::http::Method;
     use crate::sys::socket::Credentials;
     use std::time::Duration;
@@ -213,6 +221,7 @@ mod tests {
             cors_origins: vec!["https://a.example".to_owned()],
             max_body: 0,
             socket_group,
+            metrics_token: Secret::default(),
         }
     }
 
@@ -279,6 +288,31 @@ mod tests {
         before_counting(&head, &settings)
             .err()
             .map(|reply| reply.status)
+    }
+
+    #[test]
+    fn the_token_for_metrics_is_looked_at_whole_and_none_opens_nothing() {
+        let may = |header: &str, token: &str| {
+            let head = Head {
+                method: Method::Get,
+                path: "/metrics".to_owned(),
+                query: None,
+                headers: vec![("authorization".to_owned(), header.to_owned())],
+                http_11: true,
+                peer: TCP,
+            };
+            may_scrape(&head, token)
+        };
+        assert!(may("Bearer abc", "abc"));
+        for (header, token) in [
+            ("Bearer ab", "abc"),
+            ("Bearer abcd", "abc"),
+            ("Basic abc", "abc"),
+            ("Bearer ", ""),
+            ("Bearer", ""),
+        ] {
+            assert!(!may(header, token), "{header} {token}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod origin;
 mod output;
 mod password;
 mod programs;
+mod prometheus;
 mod query;
 mod rate_limit;
 mod reload;
@@ -39,6 +40,7 @@ pub use gates::Passed;
 pub use reload::{Reload, Reloaded};
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -76,6 +78,18 @@ pub struct Settings {
     pub max_body: usize,
     /// Who is in it needs no token on the Unix socket.
     pub socket_group: Option<u32>,
+    /// What opens `/metrics`, and nothing else; empty: nothing does but what opens all.
+    pub metrics_token: Secret,
+}
+
+/// A text that is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// What a login is checked against.
@@ -122,6 +136,8 @@ pub struct Api {
     metrics: Metrics,
     state_dir: PathBuf,
     link: Arc<Link>,
+    /// Answers so far, by the first digit of their status.
+    requests: [AtomicUsize; 5],
     /// Since when this daemon serves.
     start_time: Timestamp,
     passwords: Lane,
@@ -155,6 +171,7 @@ impl Api {
             metrics: Metrics::new(),
             state_dir,
             link,
+            requests: Default::default(),
             start_time: Timestamp::now(),
             passwords: Lane::new("hxe-login", 1, WAITING_LOGINS),
             searches: Lane::new("hxe-search", PARALLEL_SEARCHES, WAITING_SEARCHES),
@@ -225,6 +242,13 @@ impl http::Service for Api {
         let mut reply = ApiError::Problem { problem, max_body }.reply();
         reply.headers.extend(self.limit_headers(peer));
         reply
+    }
+
+    fn answered(&self, status: u16) {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        if let Some(count) = self.requests.get(class) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn broken(&self) -> http::Reply {

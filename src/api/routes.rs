@@ -1,6 +1,8 @@
 //! The one table of routes. 404, 405, `Allow`, HEAD and OPTIONS all follow from it.
 
-use super::{Handler, auth, control, daemon, live, logs, metrics, output, programs, reload};
+use super::{
+    Handler, auth, control, daemon, live, logs, metrics, output, programs, prometheus, reload,
+};
 use crate::http::Method;
 
 /// A method on a path.
@@ -19,6 +21,8 @@ pub enum Access {
     Known,
     /// Nothing.
     Open,
+    /// The same, or `metrics_token`.
+    Scrape,
     /// A good token, as it is about that token.
     Token,
 }
@@ -61,6 +65,9 @@ pub static ROUTES: [Route; 21] = [
     route(Get,    "/ws",                   Open,  live::open),
 ];
 
+/// The only route that is not below `/api`: scrapers look there.
+pub static SCRAPE: Route = route(Get, "/metrics", Access::Scrape, prometheus::scrape);
+
 /// A path that there is, for a method that it has.
 pub struct Match {
     pub route: &'static Route,
@@ -83,9 +90,12 @@ pub enum Miss {
 /// # Errors
 /// There is none.
 pub fn find(method: &Method, path: &str) -> Result<Match, Miss> {
-    let path = below_api(path).ok_or(Miss::NotFound)?;
+    let (routes, path) = match path == SCRAPE.pattern {
+        true => (std::slice::from_ref(&SCRAPE), path),
+        false => (&ROUTES[..], below_api(path).ok_or(Miss::NotFound)?),
+    };
     let fitting = || {
-        ROUTES
+        routes
             .iter()
             .filter_map(|route| Some((route, captured(route.pattern, path)?)))
     };
@@ -259,6 +269,18 @@ mod tests {
             Miss::Options("POST, OPTIONS".to_owned())
         );
         assert_eq!(miss(Method::Options, "/api/nothing"), Miss::NotFound);
+    }
+
+    #[test]
+    fn scrapers_are_served_beside_the_api() {
+        let handler = |path| find(&Method::Get, path).map(|found| found.route.access);
+        assert_eq!(handler("/metrics"), Ok(Access::Scrape));
+        assert_eq!(handler("/api/metrics"), Ok(Access::Known));
+        assert_eq!(handler("/metrics/"), Err(Miss::NotFound));
+        assert_eq!(
+            miss(Method::Post, "/metrics"),
+            Miss::NotAllowed("GET, HEAD, OPTIONS".to_owned())
+        );
     }
 
     proptest! {

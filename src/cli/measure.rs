@@ -6,6 +6,7 @@ use super::args::Args;
 use super::connect::client;
 use super::failure::Failure;
 use super::output::{Format, Output, column, number, wide};
+use super::say_more;
 use super::show::span;
 use super::table::{Opt, Value, opt};
 use crate::client::{Client, Error, ListFilter, Metrics, Program};
@@ -14,18 +15,23 @@ use crate::client::{Client, Error, ListFilter, Metrics, Program};
 pub const OPTIONS: &[Opt] = &[
     opt("system", None, Value::No, "the machine; this is what is shown where no program is named"),
     opt("all", Some('a'), Value::No, "all programs that run"),
+    opt("export", None, Value::Choice(&["prometheus"]), "everything, as Prometheus scrapes it"),
 ];
 
 /// `hxe metrics`.
 pub fn metrics(args: &Args) -> Result<ExitCode, Failure> {
     let output = Output::of(args)?;
     let (system, all) = (args.is_on("system"), args.is_on("all"));
-    let kinds = [system, all, !args.operands.is_empty()];
+    let export = args.value("export").is_some();
+    let kinds = [system, all, export, !args.operands.is_empty()];
     if kinds.into_iter().filter(|kind| *kind).count() > 1 {
-        let what = "--system, --all and names of programs exclude each other";
+        let what = "--system, --all, --export and names of programs exclude each other";
         return Err(Failure::usage(what));
     }
     let client = client(args)?;
+    if export {
+        return print_export(&client);
+    }
     if all {
         return of_all(&client, &output);
     }
@@ -40,6 +46,18 @@ pub fn metrics(args: &Args) -> Result<ExitCode, Failure> {
         found.push((program, metrics));
     }
     print(&found, &output, found.len() == 1)
+}
+
+fn print_export(client: &Client) -> Result<ExitCode, Failure> {
+    let mut answer = client.prometheus()?;
+    let mut piece = Vec::new();
+    while answer.read(&mut piece)? {
+        if !say_more(&piece)? {
+            break;
+        }
+        piece.clear();
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn of_all(client: &Client, output: &Output) -> Result<ExitCode, Failure> {

@@ -234,6 +234,7 @@ impl Client {
         );
         let (_, connection) = self.answer(&Request {
             method: "GET",
+            base: "/api",
             path: &path,
             body: None,
             headers: "",
@@ -264,6 +265,22 @@ impl Client {
             true => Ok(SystemMetrics::read(json)),
             false => Err(Error::Protocol("the metrics are missing")),
         }
+    }
+
+    /// `GET /metrics`, outside of `/api`: of all programs and the daemon, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn prometheus(&self) -> Result<Output, Error> {
+        let (_, connection) = self.answer(&Request {
+            method: "GET",
+            base: "",
+            path: "/metrics",
+            body: None,
+            headers: "",
+            patience: PATIENCE,
+        })?;
+        Ok(Output::bounded(connection))
     }
 
     /// `POST /reload`: reads the configuration and the declared programs again. The answer says what was done to which.
@@ -308,6 +325,7 @@ impl Client {
         );
         let (head, connection) = self.answer(&Request {
             method: "GET",
+            base: "/api",
             path: "/ws",
             body: None,
             headers: &headers,
@@ -331,6 +349,7 @@ impl Client {
         }
         let request = Request {
             method: "GET",
+            base: "/api",
             path: &path,
             body: None,
             headers: "Accept: application/x-ndjson\r\n",
@@ -344,6 +363,7 @@ impl Client {
     fn get_json(&self, path: &str) -> Result<Value, Error> {
         self.json(&Request {
             method: "GET",
+            base: "/api",
             path,
             body: None,
             headers: "",
@@ -354,6 +374,7 @@ impl Client {
     fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, Error> {
         self.json(&Request {
             method: "POST",
+            base: "/api",
             path,
             body,
             headers: "",
@@ -370,6 +391,7 @@ impl Client {
     ) -> Result<Value, Error> {
         self.json(&Request {
             method,
+            base: "/api",
             path,
             body,
             headers: "",

@@ -82,7 +82,9 @@ pub struct Client {
 /// What is asked.
 struct Request<'a> {
     method: &'static str,
-    /// Below `/api`, with the query.
+    /// `/api`, or nothing where it is not of the API.
+    base: &'static str,
+    /// Below that, with the query.
     path: &'a str,
     body: Option<&'a Value>,
     /// Whole lines, each with its end.
@@ -200,8 +202,8 @@ impl Client {
         let (host, prefix) = self.place.host_and_prefix();
         let (method, path) = (request.method, request.path);
         let mut text = format!(
-            "{method} {prefix}/api{path} HTTP/1.1\r\nHost: {host}\r\n{}",
-            request.headers
+            "{method} {prefix}{}{path} HTTP/1.1\r\nHost: {host}\r\n{}",
+            request.base, request.headers
         );
         if let Some(token) = self.token() {
             if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {

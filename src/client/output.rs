@@ -14,6 +14,11 @@ impl Output {
         Output { connection }
     }
 
+    /// One that comes within the time of its request.
+    pub(super) fn bounded(connection: Connection) -> Output {
+        Output { connection }
+    }
+
     /// Appends what comes next, and waits for it. `false`: the run is over, or the daemon has ended and the run goes on.
     ///
     /// # Errors

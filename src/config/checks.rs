@@ -146,6 +146,18 @@ pub(super) fn password(text: &str) -> Result<(), String> {
     }
 }
 
+/// Never shown. As a header can carry it, and too long to be guessed.
+pub(super) fn metrics_token(text: &str) -> Result<(), String> {
+    let is_good = (16..=1024).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    match is_good || text.is_empty() {
+        true => Ok(()),
+        false => Err(
+            "it must have 16 to 1024 letters, digits and other signs of ASCII without spaces"
+                .to_owned(),
+        ),
+    }
+}
+
 /// Never shown. Its cost is bounded, as on a small board each step doubles seconds.
 pub(super) fn password_hash(text: &str) -> Result<(), String> {
     let known = ["$2a$", "$2b$", "$2y$"]

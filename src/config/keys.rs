@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::api::Password;
+use crate::api::{Password, Secret};
 use crate::program::MaxRestarts;
 
 use super::kind::{Kind, Raw};
@@ -257,6 +257,19 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Text {
             allowed: "the name or number of a group in /etc/group, or \"\" for none",
             put: |config, text| checks::account(text, true).map(|name| config.socket_group = name),
+        },
+    },
+    Key {
+        section: "api",
+        name: "metrics_token",
+        default: r#""""#,
+        kind: Kind::Text {
+            allowed: "16 to 1024 letters, digits and other signs of ASCII without spaces, or \"\" for none",
+            put: |config, text| {
+                checks::metrics_token(text)?;
+                config.api.metrics_token = Secret(text.to_owned());
+                Ok(())
+            },
         },
     },
     Key {

@@ -99,8 +99,9 @@ impl<'a> Loading<'a> {
             return Ok(());
         };
         self.take_text(&text.content);
-        let holds_password =
-            self.is_given("api", "password") || self.is_given("api", "password_hash");
+        let holds_password = ["password", "password_hash", "metrics_token"]
+            .iter()
+            .any(|name| self.is_given("api", name));
         self.warnings.extend(text.warnings(&file, holds_password));
         if self.is_given("api", "password") && self.is_given("api", "password_hash") {
             let what = "cannot be set together with password: remove one of the two";

@@ -166,6 +166,7 @@ impl Config {
                 cors_origins: Vec::new(),
                 max_body: 0,
                 socket_group: None,
+                metrics_token: api::Secret::default(),
             },
             storage: Storage {
                 state_dir: PathBuf::new(),

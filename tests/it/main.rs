@@ -54,6 +54,8 @@ mod metrics;
 mod pid_1;
 /// Definitions: create, read, list, replace, delete.
 mod programs;
+/// What Prometheus scrapes.
+mod prometheus;
 /// The commands that the README shows, and what it says they print.
 mod readme;
 /// The session with curl that the API reference ends with.
