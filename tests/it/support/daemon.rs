@@ -74,11 +74,10 @@ impl Daemon {
     /// The process that serves. With a guardian it can be away for a moment.
     pub fn server_pid(&self) -> i32 {
         // Not by `exe`: at that of a daemon that has started a program as another user nobody may look but root with
-        // CAP_SYS_PTRACE, which root in a container lacks.
+        // CAP_SYS_PTRACE, which root in a container lacks. In a namespace of its own the guardian bears another number.
         let is_server = |pid: i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mark = format!("\0--guardian\0{}\0", self.pid());
-            String::from_utf8_lossy(&line).contains(&mark)
+            String::from_utf8_lossy(&line).contains("\0--guardian\0")
         };
         until_some(|| {
             let mut children = children(self.pid()).into_iter();
