@@ -13,6 +13,18 @@ PASSWORD = "correct horse"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+def ask(address, token, method, path, body=None):
+    """What hxe at `address` answers, as JSON; what is not a success ends this process."""
+    client = http.client.HTTPConnection(*address, timeout=30)
+    client.request(method, path, json.dumps(body) if body is not None else None, {"Authorization": "Bearer " + token})
+    answer = client.getresponse()
+    text = answer.read()
+    client.close()
+    if answer.status >= 300:
+        raise SystemExit(f"{method} {path}: {answer.status} {text!r}")
+    return json.loads(text)
+
+
 class Daemon:
     """A running daemon with the defaults, but without a rate limit. `keys` are of [api], as TOML has them."""
 
@@ -53,15 +65,7 @@ class Daemon:
         self.pid = int(read(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split()[0])
 
     def ask(self, method, path, body=None):
-        client = http.client.HTTPConnection(*self.address, timeout=30)
-        headers = {"Authorization": "Bearer " + self.token}
-        client.request(method, path, json.dumps(body) if body is not None else None, headers)
-        answer = client.getresponse()
-        text = answer.read()
-        client.close()
-        if answer.status >= 300:
-            raise SystemExit(f"{method} {path}: {answer.status} {text!r}")
-        return json.loads(text)
+        return ask(self.address, self.token, method, path, body)
 
     def figures(self):
         """Of the process that serves: resident memory in kB, threads, open descriptors."""

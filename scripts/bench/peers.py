@@ -1,401 +1,241 @@
 #!/usr/bin/env python3
-"""Measures hxe and its peers on this machine, each with the same ten programs whose output it keeps.
+"""Measures hxe beside its peers and beside the physical floor, in one run on this machine, the order mixed.
 
-    scripts/bench/peers.py [--install] [--only NAME,...] [--measure NAME,...] [--rounds N] [--json] HXE
+    cargo build --release && scripts/bench/peers.py --install target/release/hxe
+    scripts/bench/peers.py [--quick] [--only NAME,...] [--measure NAME,...] [--rounds N] [--json FILE] HXE
 
-HXE is a release binary. A peer that is not there is skipped, with the reason; --install gets runit and s6 by apt-get, and
-supervisor's packages into a directory of its own, where nothing is started. Rounds go over the supervisors in mixed order, and medians are shown: as a
-Markdown table for the README, or as JSON. Needs root and a quiet machine; ends all that it starts.
+--install gets runit, s6, supervisor and monit from Debian, circus from PyPI, pm2 from npm; nothing of it is started, and all
+but runit and s6 stay below --tools. What cannot be had is said and left out. Medians of the rounds are shown, as a
+Markdown table, and all figures are written to FILE as JSON. Needs root, Linux, cc, Python 3.9 and a quiet machine; ends all
+that it starts. The default run takes some twenty minutes and stops beginning rounds after --minutes; --quick, three.
 
-A supervisor is a class below `Supervisor`, a measure a function in MEASURES: it gets a running supervisor and returns a
-number or a word.
+supervisors.py says how each is set up, measures.py what each figure is, floor.c is compiled into a temporary directory.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import platform
 import random
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-PROGRAMS = 10
-# Writes one line, then sleeps; the name makes it known in /proc.
-PROGRAM = "#!/bin/sh\necho ready\nexec sleep 100000\n"
+import measures
+from supervisors import SUPERVISORS
 
-
-def read(path):
-    try:
-        return pathlib.Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def pids():
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def parent(pid):
-    for line in read(f"/proc/{pid}/status").splitlines():
-        if line.startswith("PPid:"):
-            return int(line.split()[1])
-    return 0
-
-
-def alive(pid):
-    return os.path.exists(f"/proc/{pid}") and "\nState:\tZ" not in read(f"/proc/{pid}/status")
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-class Supervisor:
-    """One that runs PROGRAMS copies of a program below `self.dir`, with their output in files there."""
-
-    name = ""
-    binaries = ()
-
-    def __init__(self, directory, options):
-        self.dir = pathlib.Path(directory)
-        self.options = options
-        self.main = None
-        script = self.dir / "program"
-        script.write_text(PROGRAM)
-        script.chmod(0o755)
-
-    def find(self, binary):
-        return shutil.which(binary)
-
-    def missing(self):
-        return [binary for binary in self.binaries if not self.find(binary)]
-
-    def spawn(self, *command):
-        log = open(self.dir / "supervisor.log", "ab")
-        self.main = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.dir
-        )
-
-    def start(self):
-        raise NotImplementedError
-
-    def stop(self):
-        """Ends the supervisor and its programs as its manual says."""
-        self.main.send_signal(signal.SIGTERM)
-        self.main.wait(60)
-
-    def size(self):
-        return sum(os.path.getsize(os.path.realpath(self.find(binary))) for binary in self.binaries)
-
-    def programs(self):
-        """Pids of the programs: they work in a directory that is this run's."""
-        mark = str(self.dir / "work")
-        found = []
-        for pid in pids():
-            try:
-                if os.readlink(f"/proc/{pid}/cwd") == mark and read(f"/proc/{pid}/comm").strip() == "sleep":
-                    found.append(pid)
-            except OSError:
-                pass
-        return found
-
-    def own(self):
-        """Pids of the supervisor: what descends from the process that was started, but for the programs."""
-        programs = set(self.programs())
-        tree = {pid: parent(pid) for pid in pids()}
-        found = {self.main.pid}
-        while True:
-            more = {pid for pid, of in tree.items() if of in found} - found - programs
-            if not more:
-                return found
-            found |= more
-
-    def ready(self):
-        return wait_for(lambda: len(self.programs()) == PROGRAMS)
-
-    def around(self):
-        """Pids of all that has to do with this run, by directory or argument: also what lost its supervisor."""
-        mark = str(self.dir)
-        found = []
-        for pid in pids():
-            try:
-                if os.readlink(f"/proc/{pid}/cwd").startswith(mark) or mark in read(f"/proc/{pid}/cmdline"):
-                    found.append(pid)
-            except OSError:
-                pass
-        return found
-
-    def clean(self):
-        # Again until nothing is respawned.
-        while left := self.around():
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            if self.main:
-                self.main.wait(60)
-            time.sleep(0.1)
-
-
-class Hxe(Supervisor):
-    name = "hxe"
-
-    def find(self, binary):
-        return self.options.hxe
-
-    binaries = ("hxe",)
-
-    def start(self):
-        config = self.dir / "hxe.toml"
-        config.write_text(
-            '[api]\nlisten = "127.0.0.1:0"\nrate_limit = 0\n[storage]\n'
-            + "".join(f'{key}_dir = "{self.dir}/{key}"\n' for key in ("state", "run", "log"))
-        )
-        self.spawn(self.options.hxe, "daemon", "--config", str(config))
-        log = self.dir / "supervisor.log"
-        mark = "listening on http://"
-        assert wait_for(lambda: mark in read(log)), read(log)
-        url = "http://" + read(log).split(mark)[1].split()[0]
-        token = self.ask(url + "/api/auth/login", {"username": "admin", "password": "password"})["token"]
-        for number in range(PROGRAMS):
-            definition = {
-                "name": f"p{number}",
-                "command": str(self.dir / "program"),
-                "directory": str(self.dir / "work"),
-                "auto_restart": True,
-            }
-            program = self.ask(url + "/api/program", definition, token)["id"]
-            self.ask(f"{url}/api/program/{program}/start", {}, token)
-
-    def ask(self, url, body, token=""):
-        import urllib.request
-
-        headers = {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        return json.load(opener.open(request, timeout=30))
-
-
-class Supervisord(Supervisor):
-    name = "supervisord"
-    binaries = ("supervisord",)
-
-    def find(self, binary):
-        own = self.options.tools / "supervisor/usr/bin" / binary
-        return str(own) if own.exists() else shutil.which(binary)
-
-    def modules(self):
-        own = self.options.tools / "supervisor/usr/lib/python3/dist-packages"
-        return own if own.exists() else pathlib.Path("/usr/lib/python3/dist-packages")
-
-    def start(self):
-        config = self.dir / "supervisord.conf"
-        config.write_text(
-            f"[supervisord]\nnodaemon=true\nuser=root\nlogfile={self.dir}/s.log\npidfile={self.dir}/s.pid\n"
-            f"[program:p]\ncommand={self.dir}/program\ndirectory={self.dir}/work\nnumprocs={PROGRAMS}\n"
-            f"process_name=%(process_num)d\nstdout_logfile={self.dir}/out%(process_num)d.log\n"
-        )
-        modules = f"PYTHONPATH={self.modules()}"
-        self.spawn("/usr/bin/env", modules, "/usr/bin/python3", self.find("supervisord"), "-c", str(config))
-
-    def size(self):
-        # The interpreter is not counted, which most machines have for other reasons.
-        files = [path for path in (self.modules() / "supervisor").glob("**/*") if path.is_file()]
-        return sum(path.stat().st_size for path in files if path.suffix != ".pyc" and "tests" not in path.parts)
-
-
-class Scan(Supervisor):
-    """A directory with a directory a program, and another below it for its logger."""
-
-    logger = ""
-
-    def start(self):
-        scan = self.dir / "scan"
-        for number in range(PROGRAMS):
-            service = scan / f"p{number}"
-            (service / "log" / "main").mkdir(parents=True)
-            self.script(service / "run", f"cd {self.dir}/work && exec {self.dir}/program")
-            self.script(service / "log" / "run", f"exec {self.logger}")
-        self.spawn(self.find(self.binaries[0]), str(scan))
-
-    def script(self, path, text):
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-
-
-class Runit(Scan):
-    name = "runit"
-    binaries = ("runsvdir", "runsv", "sv", "svlogd")
-    logger = "svlogd ./main"
-
-    def stop(self):
-        self.main.send_signal(signal.SIGHUP)
-        self.main.wait(60)
-
-
-class S6(Scan):
-    name = "s6"
-    binaries = ("s6-svscan", "s6-supervise", "s6-svc", "s6-svstat", "s6-log")
-    logger = "s6-log ./main"
-
-
-def size_kib(supervisor):
-    return round(supervisor.size() / 1024)
-
-
-def pss_kib(supervisor):
-    """Memory of the supervisor, shared pages divided among those who share them."""
-    total = 0
-    for pid in supervisor.own():
-        for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total
-
-
-def processes(supervisor):
-    return len(supervisor.own())
-
-
-def switches(supervisor):
-    total = 0
-    for pid in supervisor.own():
-        for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status"):
-            total += sum(int(line.split()[1]) for line in read(status).splitlines() if "ctxt_switches" in line)
-    return total
-
-
-def idle_switches(supervisor):
-    """Context switches of the supervisor in ten seconds in which nothing happens."""
-    time.sleep(2)
-    before = switches(supervisor)
-    time.sleep(10)
-    return switches(supervisor) - before
-
-
-def restart_ms(supervisor):
-    """From the death of a program to its next process."""
-    time.sleep(1.5)
-    before = set(supervisor.programs())
-    victim = min(before)
-    os.kill(victim, signal.SIGKILL)
-    begin = time.monotonic()
-    wait_for(lambda: set(supervisor.programs()) - before)
-    return round((time.monotonic() - begin) * 1000)
-
-
-def leftovers(supervisor):
-    """Programs that are there after the supervisor was stopped as its manual says."""
-    supervisor.stop()
-    time.sleep(1)
-    return len(supervisor.programs())
-
-
-def after_sigkill(supervisor):
-    """What comes of programs when the process that init knows is killed."""
-    before = supervisor.programs()
-    os.kill(supervisor.main.pid, signal.SIGKILL)
-    supervisor.main.wait(60)
-    time.sleep(2)
-    return f"{sum(alive(pid) for pid in before)} of {len(before)} run on"
-
-
-# A measure, what the table calls it, and whether the supervisor is of no use afterwards.
+# Cheap ones first: function, and what the programs do.
 MEASURES = {
-    "size": (size_kib, "size on disk (KiB)"),
-    "processes": (processes, "processes"),
-    "pss": (pss_kib, "memory, PSS (KiB)"),
-    "idle": (idle_switches, "context switches in 10 idle seconds"),
-    "restart": (restart_ms, "death to restart (ms)"),
-    "leftovers": (leftovers, "programs left after a stop"),
-    "sigkill": (after_sigkill, "after SIGKILL of it"),
+    "disk": "what is to be installed",
+    "memory": "PSS for each of --sizes",
+    "up": "until 100 programs run, from the start of the supervisor",
+    "restart": "death to restart",
+    "pour": "log capture, rotation off and default",
+    "idle": "with ten programs, and with a WebSocket and a follower for hxe",
+    "api": "requests for the list of ten programs",
+    "flash": "bytes written by hxe for a start, a stop, a crash, a definition",
+    "trickle": "bytes written for each line of log, at 1 kB/s and 1 MB/s",
+    "killed": "SIGKILL of each kind of process",
+    "leftovers": "after a stop, of programs that fork away",
+    "full": "a full disk",
 }
-SUPERVISORS = [Hxe, Supervisord, Runit, S6]
+# What does not vary from round to round.
+ONCE = ("disk", "killed", "leftovers", "full", "flash", "trickle", "idle")
 
 
-def run(kind, measure, options):
-    with tempfile.TemporaryDirectory(prefix="peers-") as directory:
+def jobs(name, options):
+    """(arguments of the supervisor) for each run that a measure needs."""
+    pour = ("lines", str(options.megabytes * 1000000), "0")
+    return {
+        "memory": [{"count": count} for count in options.sizes],
+        "up": [{"count": 100}],
+        "pour": [{"count": 1, "what": pour, "rotation": rotation} for rotation in ("off", "default")],
+        "leftovers": [{"what": ("fork",)}],
+        "trickle": [{"count": 1, "what": ("lines", "100000000", rate)} for rate in ("1000", "1000000")],
+        "full": [{"count": 1, "what": ("lines", "8000000", "4000000")}],
+    }.get(name, [{}])
+
+
+def run(kind, name, arguments, options):
+    with tempfile.TemporaryDirectory(prefix="peers-", dir=options.directory) as directory:
         os.chmod(directory, 0o755)
-        os.mkdir(os.path.join(directory, "work"))
-        supervisor = kind(directory, options)
+        it = kind(directory, options, **arguments)
+        mounted = False
         try:
-            supervisor.start()
-            if not supervisor.ready():
-                raise RuntimeError(f"{kind.name} did not start its programs:\n{read(supervisor.dir / 'supervisor.log')}")
-            return measure(supervisor)
+            if name == "disk":
+                return measures.disk(it)
+            if name == "full":
+                mounted = measures.mount_full(it)
+                if not mounted:
+                    return {"full disk": "no tmpfs can be mounted here"}
+            it.start()
+            if not it.ready():
+                said = "\n".join((it.dir / "supervisor.log").read_text(errors="replace").splitlines()[-3:])
+                ran = it.stamped()
+                print(f"{kind.name}, {name} {arguments}: {len(ran)} programs started in time\n{said}", file=sys.stderr)
+                return {}
+            if name == "pour":
+                return measures.pour(it, options.megabytes * 1000000)
+            return getattr(measures, name)(it)
+        except (OSError, RuntimeError, ValueError, subprocess.SubprocessError, SystemExit) as error:
+            # One that cannot do it costs its cell, not the run.
+            print(f"{kind.name}, {name} {arguments}: {error!r}", file=sys.stderr)
+            return {}
         finally:
-            supervisor.clean()
+            it.clean()
+            if mounted:
+                subprocess.run(["umount", "-l", str(it.logs)])
+
+
+def attempt(times, *command, **options):
+    """Whether a command succeeded; networks are not always there."""
+    for number in range(times):
+        if number:
+            time.sleep(2)
+        try:
+            if subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, timeout=180, **options).returncode == 0:
+                return True
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    return False
 
 
 def install(options):
-    for package in ("runit", "s6"):
-        subprocess.run(["apt-get", "-qy", "--no-install-recommends", "install", package], stdout=subprocess.DEVNULL)
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o777)
-        subprocess.run(["apt-get", "-q", "download", "supervisor", "python3-pkg-resources"], cwd=directory)
-        for package in pathlib.Path(directory).glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, options.tools / "supervisor"])
+    tools = options.tools
+    for package, binary in (("runit", "/usr/bin/runsvdir"), ("s6", "/usr/bin/s6-svscan")):
+        if not os.path.exists(binary):
+            attempt(3, "apt-get", "-qy", "--no-install-recommends", "install", package)
+    for name, wanted in (("supervisor", ("supervisor", "python3-pkg-resources")), ("monit", ("monit",))):
+        if (tools / name).exists():
+            continue
+        with tempfile.TemporaryDirectory() as directory:
+            os.chmod(directory, 0o777)
+            if all(attempt(3, "apt-get", "-q", "download", package, cwd=directory) for package in wanted):
+                for package in pathlib.Path(directory).glob("*.deb"):
+                    subprocess.run(["dpkg-deb", "-x", package, tools / name], check=True)
+    if not (tools / "circus/bin/circusd").exists():
+        if attempt(1, sys.executable, "-m", "venv", str(tools / "circus")):
+            attempt(2, str(tools / "circus/bin/pip"), "install", "-q", "circus")
+    if not (tools / "pm2/node_modules/.bin/pm2").exists():
+        attempt(2, "npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(tools / "pm2"), "pm2")
 
 
-def main():
+def middle(values):
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if numbers:
+        return statistics.median(numbers)
+    if isinstance(values[0], list):
+        every = [value for value in values for value in value]
+        return f"{measures.percentile(every, 0.5):.1f} / {measures.percentile(every, 0.99):.1f}"
+    return values[len(values) // 2]
+
+
+def show(results, columns):
+    titles = list(dict.fromkeys(title for title, _ in results))
+    print("| | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for title in titles:
+        cells = [middle(results[title, column]) if (title, column) in results else "" for column in columns]
+        cells = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
+        print(f"| {title.replace(', each', ', p50 / p99')} | " + " | ".join(cells) + " |")
+
+
+def options_of():
     parser = argparse.ArgumentParser(description="Measures hxe and its peers.")
     parser.add_argument("hxe", type=os.path.abspath)
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--tools", type=pathlib.Path, default=pathlib.Path("/var/tmp/hxe-peers"))
+    parser.add_argument("--directory", default="/var/tmp", help="where it works: a real disk, or bytes written are 0")
     parser.add_argument("--only", default="", help="supervisors: " + ", ".join(kind.name for kind in SUPERVISORS))
-    parser.add_argument("--measure", default=",".join(MEASURES), help="of " + ", ".join(MEASURES))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--measure", default=",".join(MEASURES), help="; ".join(f"{k}: {v}" for k, v in MEASURES.items()))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=22, help="no measure begins after so many")
+    parser.add_argument("--sizes", default="", help="default: 0,10,100,500")
+    parser.add_argument("--idle-seconds", type=int, default=0, help="default: 60")
+    parser.add_argument("--quick", action="store_true", help="one round, less of everything")
+    parser.add_argument("--json", type=argparse.FileType("w"))
     options = parser.parse_args()
+    options.rounds = 1 if options.quick else options.rounds
+    options.minutes = min(options.minutes, 2.7) if options.quick else options.minutes
+    options.sizes = [int(size) for size in (options.sizes or ("0,10" if options.quick else "0,10,100,500")).split(",")]
+    options.idle_seconds = options.idle_seconds or (3 if options.quick else 60)
+    options.megabytes = 50 if options.quick else 200
+    options.load_ms = 500 if options.quick else 2000
+    for name in options.measure.split(","):
+        if name not in MEASURES:
+            parser.error(f"there is no measure {name}")
+    for name in filter(None, options.only.split(",")):
+        if name not in [kind.name for kind in SUPERVISORS]:
+            parser.error(f"there is no supervisor {name}")
+    if os.geteuid() != 0:
+        parser.error("needs root")
+    if not os.access(options.hxe, os.X_OK):
+        parser.error(f"{options.hxe} is not there or cannot be executed")
+    return options
+
+
+def main():
+    options = options_of()
+    begin = time.monotonic()
     options.tools.mkdir(parents=True, exist_ok=True)
     if options.install:
         install(options)
-    measures = options.measure.split(",")
-    for name in measures:
-        if name not in MEASURES:
-            parser.error(f"there is no measure {name}")
-    kinds = []
-    for kind in SUPERVISORS:
-        if options.only and kind.name not in options.only.split(","):
-            continue
-        with tempfile.TemporaryDirectory() as directory:
-            missing = kind(directory, options).missing()
-        if missing:
-            print(f"skipped {kind.name}: there is no {', '.join(missing)}", file=sys.stderr)
-        else:
-            kinds.append(kind)
-    if not kinds:
-        sys.exit("there is nothing to measure")
-    results = {}
-    for _ in range(options.rounds):
-        work = [(kind, name) for kind in kinds for name in measures]
-        random.shuffle(work)
-        for kind, name in work:
-            results.setdefault((name, kind.name), []).append(run(kind, MEASURES[name][0], options))
+        begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="peers-tools-", dir=options.directory) as directory:
+        os.chmod(directory, 0o755)
+        options.floor = os.path.join(directory, "floor")
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "floor.c")
+        subprocess.run(["cc", "-O2", "-pthread", "-o", options.floor, source], check=True)
+        kinds = []
+        for kind in SUPERVISORS:
+            if options.only and kind.name not in options.only.split(","):
+                continue
+            with tempfile.TemporaryDirectory() as scratch:
+                missing = kind(scratch, options).missing()
+            if missing:
+                print(f"left out {kind.name}: there is no {', '.join(missing)}", file=sys.stderr)
+            else:
+                kinds.append(kind)
+        if not kinds:
+            sys.exit("there is nothing to measure")
+        results, skipped = {}, 0
 
-    def middle(values):
-        return statistics.median_low(values) if isinstance(values[0], int) else statistics.mode(values)
+        def keep(column, found):
+            for title, value in found.items():
+                results.setdefault((title, column), []).append(value)
 
+        for number in range(options.rounds):
+            work = [(None, "floor", {})]
+            for name in options.measure.split(","):
+                if number == 0 or name not in ONCE:
+                    work += [(kind, name, job) for kind in kinds for job in jobs(name, options)
+                             if kind.captures or name not in ("pour", "full", "trickle")
+                             if kind.name == "hxe" or name != "flash"]
+            random.shuffle(work)
+            for kind, name, job in work:
+                if time.monotonic() - begin > options.minutes * 60:
+                    skipped += 1
+                elif kind is None:
+                    keep("floor", measures.floors(options, directory))
+                else:
+                    keep(kind.name, run(kind, name, job, options))
+    order = {title: number for number, title in enumerate(sorted({title for title, _ in results}))}
+    results = dict(sorted(results.items(), key=lambda item: order[item[0][0]]))
+    minutes = (time.monotonic() - begin) / 60
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}, {time.strftime('%Y-%m-%d')}, load"
+          f" {os.getloadavg()[0]:.1f}, {options.rounds} rounds, {minutes:.1f} minutes\n")
+    show(results, ["floor"] + [kind.name for kind in kinds])
+    if skipped:
+        print(f"\n{skipped} measures were left out, which --minutes had no room for", file=sys.stderr)
     if options.json:
-        found = {name: {kind.name: results[name, kind.name] for kind in kinds} for name in measures}
-        print(json.dumps(found, indent=2))
-        return
-    print("| | " + " | ".join(kind.name for kind in kinds) + " |")
-    print("|---" * (len(kinds) + 1) + "|")
-    for name in measures:
-        cells = [str(middle(results[name, kind.name])) for kind in kinds]
-        print(f"| {MEASURES[name][1]} | " + " | ".join(cells) + " |")
+        found = {}
+        for (title, column), values in results.items():
+            found.setdefault(title, {})[column] = values
+        json.dump(found, options.json, indent=2)
+        options.json.write("\n")
 
 
 if __name__ == "__main__":
