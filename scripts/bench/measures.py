@@ -336,7 +336,6 @@ def flash(it):
         action()
         time.sleep(1)
         changed = [path for path, kept in stored().items() if sizes.get(path) != kept]
-        # Pages of run_dir count here, too, if it is on the same disk: on a board it is a tmpfs.
         found[f"flash, {what}"] = f"{written(it.own()) - before} B, {len(changed)} files"
 
     def stored():

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 
 from daemon import ask
@@ -208,6 +209,7 @@ class Hxe(Supervisor):
     name = "hxe"
     binaries = ("hxe",)
     token = ""
+    run = ""
     address = ("", 0)
 
     def find(self, binary):
@@ -217,10 +219,14 @@ class Hxe(Supervisor):
         config = self.dir / "hxe.toml"
         declared = self.dir / "programs.d"
         declared.mkdir()
+        # In memory, as run_dir is on a real machine: what is written there is not written to flash.
+        memory = "/dev/shm" if os.path.ismount("/dev/shm") else self.dir
+        self.run = tempfile.mkdtemp(prefix="peers-run-", dir=memory)
+        os.chmod(self.run, 0o711)
         size = '"1GiB"' if self.rotation == "off" else '"1MiB"'
         config.write_text(
             '[api]\nlisten = "127.0.0.1:0"\nrate_limit = 0\n[storage]\n'
-            + f'state_dir = "{self.dir}/state"\nrun_dir = "{self.dir}/run"\nlog_dir = "{self.logs}"\n'
+            + f'state_dir = "{self.dir}/state"\nrun_dir = "{self.run}"\nlog_dir = "{self.logs}"\n'
             + f'[logs]\nmax_size = {size}\n[programs]\ninclude = "{declared}/*.toml"\n'
         )
         self.logs.chmod(0o750)
@@ -236,6 +242,11 @@ class Hxe(Supervisor):
             raise RuntimeError(read(log))
         host, port = read(log).split(mark)[1].split()[0].rstrip("/").rsplit(":", 1)
         self.address = (host, int(port))
+
+    def clean(self):
+        super().clean()
+        if self.run:
+            shutil.rmtree(self.run, ignore_errors=True)
 
     def log_in(self):
         login = {"username": "admin", "password": API_PASSWORD}
