@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Program, both_ways, kill, sleeper, status_field, stubborn, until};
+use crate::support::{
+    Daemon, Program, both_ways, comes_to_rest, kill, sleeper, status_field, stubborn, until,
+};
 
 #[test]
 fn what_ignores_term_is_killed_after_the_timeout() {
@@ -43,17 +45,22 @@ fn a_second_stop_joins_the_first_and_force_kills_at_once() {
             .create(&stubborn("a").with("stop_timeout", "1h"))
             .started();
         program.says("ready");
-        daemon.token();
-        thread::scope(|scope| {
-            let stops = [0, 1].map(|_| scope.spawn(|| program.stopped()));
-            program.reaches("stopping");
-            assert_eq!(program.status(), "running");
-            let forced = program.post("stop?force=true").ok(200);
-            for json in stops.map(|stop| stop.join().expect("each is answered")) {
-                assert_eq!(json["exit_code"], 128 + 9);
-                assert_eq!(json["message"], forced["message"]);
-            }
+        let stops = [0, 1].map(|_| {
+            let (path, token) = (program.path("/stop"), daemon.token());
+            daemon.sent(format!(
+                "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+            ))
         });
+        program.reaches("stopping");
+        assert_eq!(program.status(), "running");
+        // One that came after the end would have nothing to stop.
+        comes_to_rest(daemon.server_pid());
+        let forced = program.post("stop?force=true").ok(200);
+        for mut stop in stops {
+            let json = stop.reply().ok(200);
+            assert_eq!(json["exit_code"], 128 + 9);
+            assert_eq!(json["message"], forced["message"]);
+        }
     }
 }
 

@@ -20,8 +20,8 @@ pub use daemon::{Daemon, both_ways};
 pub use disk::Disk;
 pub use follower::Follower;
 pub use process::{
-    cgroup_dir, cgroup_of, cgroups_of_runs, children, is_alive, is_root, kill, processes_using,
-    processes_with, status_field,
+    cgroup_dir, cgroup_of, cgroups_of_runs, children, comes_to_rest, is_alive, is_root, kill,
+    processes_using, processes_with, status_field,
 };
 pub use program::{Definition, Program, sh, sleeper, stubborn};
 pub use serde_json::{Value, json};

@@ -30,6 +30,31 @@ pub fn status_field(pid: i32, name: &str) -> Option<String> {
     })
 }
 
+/// Waits until no thread of a process has anything to do: what it was sent before has arrived wherever it was to.
+pub fn comes_to_rest(pid: i32) {
+    // Each sleeps, as often as at the look before: one that was passed something meanwhile has been awake.
+    let look = || -> Option<Vec<(PathBuf, String)>> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let mut all = Vec::new();
+        for thread in threads {
+            let path = thread.ok()?.path();
+            let status = fs::read_to_string(path.join("status")).ok()?;
+            let is_of_use = |line: &&str| line.contains("ctxt_switches");
+            let switches = status.lines().filter(is_of_use).collect();
+            status.contains("\nState:\tS").then_some(())?;
+            all.push((path, switches));
+        }
+        Some(all)
+    };
+    let mut before = None;
+    super::until(|| {
+        let now = look();
+        let is_at_rest = now.is_some() && now == before;
+        before = now;
+        is_at_rest
+    });
+}
+
 /// The children of a process, ended or not.
 pub fn children(parent: i32) -> Vec<i32> {
     let parent = parent.to_string();

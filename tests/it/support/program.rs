@@ -102,8 +102,8 @@ impl Program<'_> {
     /// Waits for this `state`, and gives the program as it is then.
     #[track_caller]
     pub fn reaches(&self, state: &str) -> Value {
-        until(|| self.state() == state);
-        self.get()
+        // As it was seen: at a second look it may have gone on.
+        until_some(|| Some(self.get()).filter(|program| program["state"] == state))
     }
 
     /// Waits for another process than this one.
