@@ -530,7 +530,7 @@ fn what_was_stopped_for_the_end_of_a_daemon_that_is_killed_over_it_starts_with_t
     let quick = daemon.create(&sleeper("a").with("enabled", true)).started();
     let slow = stubborn("b")
         .with("enabled", true)
-        .with("stop_timeout", "2s");
+        .with("stop_timeout", "1h");
     let slow = daemon.create(&slow).started();
     slow.says("ready");
     let other = daemon.create(&sleeper("c")).started();
@@ -544,10 +544,12 @@ fn what_was_stopped_for_the_end_of_a_daemon_that_is_killed_over_it_starts_with_t
     assert!(is_alive(pids[1]));
     let daemon = daemon.succeed();
     daemon.program(&ids[0]).reaches("running");
+    kill(pids[1], Signal::KILL);
     daemon.program(&ids[1]).other_pid(pids[1]);
     daemon.program(&ids[1]).reaches("running");
     assert!(!is_alive(pids[1]));
     assert_eq!(daemon.program(&ids[2]).state(), "stopped");
+    daemon.program(&ids[1]).post("stop?force=true").ok(200);
 }
 
 #[test]

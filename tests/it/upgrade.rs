@@ -149,7 +149,7 @@ fn a_request_that_has_begun_to_arrive_is_waited_for() {
 fn who_waits_for_a_stop_during_an_upgrade_is_told_to_ask_again() {
     let daemon = Daemon::start();
     let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
-    let define = |name| sh(name, script).with("stop_timeout", "3s");
+    let define = |name| sh(name, script).with("stop_timeout", "1h");
     let programs = [daemon.create(&define("a")), daemon.create(&define("b"))];
     let programs = programs.map(|program| program.started());
     for program in &programs {
@@ -170,6 +170,8 @@ fn who_waits_for_a_stop_during_an_upgrade_is_told_to_ask_again() {
         }
     });
     for program in &programs {
+        assert_eq!(program.state(), "stopping");
+        kill(program.pid(), Signal::KILL);
         program.reaches("stopped");
     }
     daemon.delete(&programs[1].path("")).ok(200);
