@@ -115,8 +115,11 @@ impl House {
     }
 }
 
+/// Longest wait for anything that should happen, on a machine that is busy with other things.
+const LONG: Duration = Duration::from_secs(30);
+
 pub fn until(what: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + LONG;
     while !what() {
         assert!(Instant::now() < deadline, "waited too long");
         std::thread::sleep(Duration::from_millis(1));
@@ -486,9 +489,11 @@ fn a_process_that_writes_for_ever_does_not_hold_up_the_end_of_a_run() {
         house.logs.end_run(ID);
     }
     let took = begun.elapsed();
+    let still_writes = child.try_wait().unwrap().is_none();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(still_writes);
+    assert!(took < LONG, "{took:?}");
 }
 
 #[test]
