@@ -19,7 +19,9 @@ has() {
     command -v "$1" >/dev/null 2>&1
 }
 
-has curl && has python3 || skip "curl and python3 are needed"
+if ! has curl || ! has python3; then
+    skip "curl and python3 are needed"
+fi
 if ! has promtool && [ "$(id -u)" = 0 ] && has apt-get; then
     # Without its service, which would listen on all addresses.
     apt-get -q update >&2 || true
@@ -27,10 +29,10 @@ if ! has promtool && [ "$(id -u)" = 0 ] && has apt-get; then
     (cd "$unpack" && apt-get -q download prometheus >&2 && dpkg-deb -x prometheus_*.deb .) || true
     PATH=$unpack/usr/bin:$PATH
 fi
-has promtool && has prometheus || {
+if ! has promtool || ! has prometheus; then
     [ -z "${unpack:-}" ] || rm -rf "$unpack"
     skip "promtool and prometheus are not here and cannot be had"
-}
+fi
 
 dir=$(mktemp -d)
 hxe_pid='' prometheus_pid=''
