@@ -320,11 +320,7 @@ fn on_terminal(
     variables: &[(&str, &str)],
 ) -> Option<String> {
     let config = daemon.setup.path("hxe.toml");
-    let hxe = env!("CARGO_BIN_EXE_hxe");
-    let line = format!(
-        "stty cols {columns} && {hxe} -c {} {args}",
-        config.display()
-    );
+    let line = format!("stty cols {columns} && \"$BINARY\" -c \"$CONFIG\" {args}");
     let mut script = Command::new("script");
     script
         .args(["-qec", &line, "/dev/null"])
@@ -332,6 +328,8 @@ fn on_terminal(
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("TERM", "xterm")
         .env("SHELL", "/bin/sh")
+        .env("BINARY", env!("CARGO_BIN_EXE_hxe"))
+        .env("CONFIG", config)
         .envs(variables.iter().copied())
         .stdin(Stdio::null());
     if Command::new("script").arg("--version").output().is_err() {

@@ -303,7 +303,7 @@ fn the_status_of_a_killed_hxe_lets_openrc_start_it_again() {
         let openrc = format!(
             "einfo() {{ echo \"$*\"; }}; eerror() {{ echo \"$*\"; }}
              service_started() {{ [ -e {0} ]; }}; mark_service_stopped() {{ rm {0}; }}
-             . {1}; pidfile={2}; status",
+             . '{1}'; pidfile={2}; status",
             marked.display(),
             script("init/openrc").display(),
             pid_file.display()
@@ -343,9 +343,14 @@ fn the_status_of_a_killed_hxe_lets_openrc_start_it_again() {
 fn lives_under(part: &str) {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where services name it without a blank in its path, wherever it was built.
+    let installed = tempfile::tempdir().unwrap();
+    fs::set_permissions(installed.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let hxe = installed.path().join("hxe");
+    fs::copy(env!("CARGO_BIN_EXE_hxe"), &hxe).unwrap();
     let output = Command::new("sh")
         .arg(script("test-inits").join(format!("{part}.sh")))
-        .args([env!("CARGO_BIN_EXE_hxe").as_ref(), dir.path().as_os_str()])
+        .args([hxe.as_os_str(), dir.path().as_os_str()])
         .arg("quick")
         .output()
         .expect("there is a shell");

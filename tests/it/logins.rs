@@ -168,14 +168,14 @@ fn a_saved_login_goes_to_its_own_server_only() {
 #[test]
 fn a_password_is_not_shown_on_the_terminal() {
     let daemon = daemon();
-    let line = format!("{} login", env!("CARGO_BIN_EXE_hxe"));
     let mut script = Command::new("script");
     script
-        .args(["-qec", &line, "/dev/null"])
+        .args(["-qec", "\"$BINARY\" login", "/dev/null"])
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("SHELL", "/bin/sh")
         .env("HOME", daemon.scratch(""))
+        .env("BINARY", env!("CARGO_BIN_EXE_hxe"))
         .env("HXE_SERVER_URL", daemon.url())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
