@@ -28,7 +28,7 @@ fn the_last_lines_come_first_and_then_each_new_one() {
     let daemon = Daemon::start();
     let program = daemon.create(&echo(&daemon, "a")).started();
     write(&daemon, "a", "1\n2\n3\n4\n");
-    program.says("4");
+    Follower::open(&program, "", "").until("4");
     let mut follower = Follower::open(&program, "&lines=2", "");
     assert_eq!([follower.message(), follower.message()], ["3", "4"]);
     for line in ["5", "6"] {
@@ -118,7 +118,7 @@ fn levels_hold_for_what_comes_too() {
     let daemon = Daemon::start();
     let program = daemon.create(&echo(&daemon, "a")).started();
     write(&daemon, "a", "ERROR: 1\ninfo\nWARN: 2\nERROR: 3\n");
-    program.says("ERROR: 3");
+    Follower::open(&program, "", "").until("ERROR: 3");
     let mut follower = Follower::open(&program, "&level=warn,error&lines=2", "");
     assert_eq!(
         [follower.message(), follower.message()],
