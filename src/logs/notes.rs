@@ -23,6 +23,7 @@ use super::{Level, dirs};
 use crate::clock::{BootTime, boot_id};
 use crate::program::ProgramId;
 use crate::report;
+use crate::sys;
 use crate::sys::directory::Directory;
 
 const CURRENT: &str = "hxe.log";
@@ -249,15 +250,7 @@ impl Notes {
 
 fn read_all(file: &File) -> io::Result<String> {
     let mut bytes = vec![0; FILE as usize];
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read_at(&mut bytes[len..], len as u64) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let len = sys::read_from_start(file, &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
 }
 

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::record::{Found, LENGTH, Record};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
+use crate::sys;
 use crate::sys::directory::Directory;
 
 /// The records of all programs, and where else a program leaves traces in `run_dir`.
@@ -51,15 +52,7 @@ impl Records {
             opened => opened?,
         };
         let mut bytes = [0; LENGTH + 1];
-        let mut len = 0;
-        while len < bytes.len() {
-            match file.read_at(&mut bytes[len..], len as u64) {
-                Ok(0) => break,
-                Ok(n) => len += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let len = sys::read_from_start(&file, &mut bytes)?;
         let text = std::str::from_utf8(&bytes[..len]).ok();
         text.and_then(|text| Record::decode(text, id).ok())
             .ok_or_else(|| io::Error::other("the run record is damaged"))
