@@ -294,8 +294,11 @@ fn a_stop_ends_what_goes_on_forking() {
 fn strangers_and_other_programs_are_not_touched_however_alike_they_look() {
     for daemon in both_ways() {
         // A program with an orphan that hides, one of the same kind that is stopped, and somebody else's.
-        let script =
-            "(env -i setsid sleep 1000 </dev/null >/dev/null 2>&1 &); echo ready; exec sleep 1000";
+        let orphans = daemon.scratch("orphans");
+        let hide = format!("echo $$ >> {}; exec sleep 1000", orphans.display());
+        let script = &format!(
+            "(env -i setsid sh -c '{hide}' </dev/null >/dev/null 2>&1 &); echo ready; exec sleep 1000"
+        );
         let others: Vec<Program> = ["one", "two"]
             .map(|name| daemon.create(&sh(name, script)).started())
             .into();
@@ -325,6 +328,13 @@ fn strangers_and_other_programs_are_not_touched_however_alike_they_look() {
         stranger.wait().expect("it is ours");
         assert!(is_untouched);
         others.iter().for_each(|program| drop(program.stopped()));
+        // One that was ended before it could name itself needs no end by us.
+        let orphans = fs::read_to_string(orphans).unwrap_or_default();
+        for orphan in orphans.lines().map(|line| line.parse().expect("a pid")) {
+            if status_field(orphan, "Name").as_deref() == Some("sleep") {
+                kill(orphan, Signal::KILL);
+            }
+        }
     }
 }
 
