@@ -123,7 +123,7 @@ impl ApiError {
                 "Invalid configuration: nothing was changed".into(),
             ),
             ApiError::Declared(file) => {
-                let message = format!("Program is declared in {file}: change it there, and reload");
+                let message = format!("Program is declared in {file}: change or remove it there, and reload");
                 (409, "conflict", message.into())
             }
             ApiError::Misdirected { host } => {
