@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `client`, the Rust client, stands beside `daemon`: it sees none of them, and `cli` sees it. `sys`, `clock` and `report`
-//! see nothing of the crate and may be used everywhere. Invariants, checked by `tests/tidy.rs` where reading the source can
+//! see nothing of the crate and may be used everywhere. `build` runs before all of them, in cargo, and packs the files of the
+//! dashboard for `api`. Invariants, checked by `tests/tidy.rs` where reading the source can
 //! show them:
 //!
 //! - `supervise/machine.rs` is pure: no I/O, no clock, no channel.

@@ -61,8 +61,8 @@ impl Api {
                 return Err(ApiError::RateLimited { retry_after }.reply());
             }
         }
-        let Match { route, id } =
-            routes::find(&head.method, &head.path).map_err(|miss| match miss {
+        let Match { route, id } = routes::find(&head.method, &head.path, settings.dashboard)
+            .map_err(|miss| match miss {
                 Miss::NotFound => no_path(&head.path).reply(),
                 Miss::NotAllowed(allow) => ApiError::MethodNotAllowed { allow }.reply(),
                 Miss::Options(allow) => reply::empty(vec![("Allow", allow)]),
@@ -167,7 +167,8 @@ fn limit(settings: &Settings) -> Option<Limit> {
     })
 }
 
-fn no_path(path: &str) -> ApiError {
+/// There is nothing at this path.
+pub(super) fn no_path(path: &str) -> ApiError {
     ApiError::NotFound {
         resource: "path",
         id: path.to_owned(),
@@ -222,6 +223,7 @@ mod tests {
             max_body: 0,
             socket_group,
             metrics_token: Secret::default(),
+            dashboard: true,
         }
     }
 

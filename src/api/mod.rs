@@ -4,11 +4,13 @@
 //! answer: to a program's watcher, or to a lane (`lane`) for what takes long. Knows neither sockets nor processes nor
 //! files; called by `http`'s workers and set up by `daemon`.
 
+mod assets;
 mod auth;
 mod body;
 mod control;
 mod cors;
 mod daemon;
+mod dashboard;
 mod definition;
 mod error;
 mod follow;
@@ -80,6 +82,8 @@ pub struct Settings {
     pub socket_group: Option<u32>,
     /// What opens `/metrics`, and nothing else; empty: nothing does but what opens all.
     pub metrics_token: Secret,
+    /// Whether `/` serves the dashboard.
+    pub dashboard: bool,
 }
 
 /// A text that is never shown.

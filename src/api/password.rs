@@ -58,6 +58,7 @@ mod tests {
             max_body: 65_536,
             socket_group: None,
             metrics_token: Default::default(),
+            dashboard: true,
         }
     }
 

@@ -1,7 +1,10 @@
 //! The one table of routes. 404, 405, `Allow`, HEAD and OPTIONS all follow from it.
 
+use std::slice;
+
 use super::{
-    Handler, auth, control, daemon, live, logs, metrics, output, programs, prometheus, reload,
+    Handler, auth, control, daemon, dashboard, live, logs, metrics, output, programs, prometheus,
+    reload,
 };
 use crate::http::Method;
 
@@ -65,8 +68,11 @@ pub static ROUTES: [Route; 21] = [
     route(Get,    "/ws",                   Open,  live::open),
 ];
 
-/// The only route that is not below `/api`: scrapers look there.
+/// Beside `/api`: scrapers look there.
 pub static SCRAPE: Route = route(Get, "/metrics", Access::Scrape, prometheus::scrape);
+
+/// Beside `/api`, too: this path and those of all further files of the dashboard.
+pub static PAGE: Route = route(Get, "/", Open, dashboard::get);
 
 /// A path that there is, for a method that it has.
 pub struct Match {
@@ -85,14 +91,17 @@ pub enum Miss {
     Options(String),
 }
 
-/// Finds the route of a request; `path` as sent, without the query.
+/// Finds the route of a request; `path` as sent, without the query. `with_dashboard`: whether there is one.
 ///
 /// # Errors
 /// There is none.
-pub fn find(method: &Method, path: &str) -> Result<Match, Miss> {
-    let (routes, path) = match path == SCRAPE.pattern {
-        true => (std::slice::from_ref(&SCRAPE), path),
-        false => (&ROUTES[..], below_api(path).ok_or(Miss::NotFound)?),
+pub fn find(method: &Method, path: &str, with_dashboard: bool) -> Result<Match, Miss> {
+    let (routes, path) = if path == SCRAPE.pattern {
+        (slice::from_ref(&SCRAPE), path)
+    } else if with_dashboard && dashboard::file(path).is_some() {
+        (slice::from_ref(&PAGE), PAGE.pattern)
+    } else {
+        (&ROUTES[..], below_api(path).ok_or(Miss::NotFound)?)
     };
     let fitting = || {
         routes
@@ -156,12 +165,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn found(method: Method, path: &str) -> Option<(&'static str, String)> {
-        let found = find(&method, path).ok()?;
+        let found = find(&method, path, true).ok()?;
         Some((found.route.pattern, found.id))
     }
 
     fn miss(method: Method, path: &str) -> Miss {
-        find(&method, path).err().unwrap()
+        find(&method, path, true).err().unwrap()
     }
 
     #[test]
@@ -195,7 +204,6 @@ mod tests {
     fn unknown_paths_are_not_found() {
         for path in [
             "",
-            "/",
             "*",
             "/api",
             "/api/",
@@ -221,6 +229,13 @@ mod tests {
             "/api/pr%6fgram",
             "api/program",
             "/api/ws/",
+            "/index.html",
+            "/dashboard",
+            "/dashboard/",
+            "/dashboard/nothing.js",
+            "/dashboard/../metrics",
+            "/dashboard//app.js",
+            "/api/dashboard/app.js",
         ] {
             assert_eq!(miss(Method::Get, path), Miss::NotFound, "{path}");
         }
@@ -273,7 +288,7 @@ mod tests {
 
     #[test]
     fn scrapers_are_served_beside_the_api() {
-        let handler = |path| find(&Method::Get, path).map(|found| found.route.access);
+        let handler = |path| find(&Method::Get, path, true).map(|found| found.route.access);
         assert_eq!(handler("/metrics"), Ok(Access::Scrape));
         assert_eq!(handler("/api/metrics"), Ok(Access::Known));
         assert_eq!(handler("/metrics/"), Err(Miss::NotFound));
@@ -283,11 +298,26 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_dashboard_is_beside_the_api_where_there_is_one() {
+        for path in ["/", "/dashboard/index.html"] {
+            assert!(find(&Method::Get, path, true).is_ok(), "{path}");
+            assert_eq!(
+                miss(Method::Put, path),
+                Miss::NotAllowed("GET, HEAD, OPTIONS".to_owned())
+            );
+            for method in [Method::Get, Method::Put, Method::Options] {
+                let found = find(&method, path, false);
+                assert_eq!(found.err(), Some(Miss::NotFound), "{method} {path}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_path_panics(text in "(/api|/v1|/program|/[a-z0-9%./-]{0,9}){0,6}") {
             for method in [Method::Get, Method::Options] {
-                if let Ok(found) = find(&method, &text) {
+                if let Ok(found) = find(&method, &text, true) {
                     prop_assert!(!found.id.contains('/'));
                 }
             }

@@ -273,6 +273,14 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
     Key {
+        section: "api",
+        name: "dashboard",
+        default: "true",
+        kind: Kind::Flag {
+            put: |config, flag| config.api.dashboard = flag,
+        },
+    },
+    Key {
         section: "storage",
         name: "state_dir",
         default: r#""/var/lib/hxe""#,

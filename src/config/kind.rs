@@ -19,6 +19,7 @@ pub(super) enum Raw {
     /// One that does not fit is at the nearest end: out of every range.
     Integer(i128),
     List(Vec<Raw>),
+    Flag(bool),
     /// Of no use to any key; named for the message.
     Other(&'static str),
 }
@@ -36,7 +37,7 @@ impl Raw {
                 Raw::List(items.iter().map(|item| Raw::of(item.get_ref())).collect())
             }
             DeValue::Float(_) => Raw::Other("a number with a fraction"),
-            DeValue::Boolean(_) => Raw::Other("true or false"),
+            DeValue::Boolean(flag) => Raw::Flag(*flag),
             DeValue::Datetime(_) => Raw::Other("a date or time"),
             DeValue::Table(_) => Raw::Other("a table"),
         }
@@ -48,6 +49,7 @@ impl Raw {
             Raw::Word(_) | Raw::Text(_) => "text",
             Raw::Integer(_) => "a number",
             Raw::List(_) => "a list",
+            Raw::Flag(_) => "true or false",
             Raw::Other(name) => name,
         }
     }
@@ -78,6 +80,9 @@ pub(super) enum Kind {
         allowed: &'static str,
         put: fn(&mut Config, &[String]) -> Result<(), String>,
     },
+    Flag {
+        put: fn(&mut Config, bool),
+    },
 }
 
 impl Kind {
@@ -98,6 +103,7 @@ impl Kind {
                 format_duration(*range.end())
             ),
             Kind::Text { allowed, .. } | Kind::List { allowed, .. } => (*allowed).to_owned(),
+            Kind::Flag { .. } => "true or false".to_owned(),
         }
     }
 
@@ -158,6 +164,14 @@ impl Kind {
                 _ => return Err(wrong_type()),
             },
             Kind::List { put, .. } => put(config, &texts(raw).map_err(misplaced)?)?,
+            Kind::Flag { put } => match raw {
+                Raw::Flag(flag) => put(config, *flag),
+                Raw::Word(text) => match text.trim().parse() {
+                    Ok(flag) => put(config, flag),
+                    Err(_) => return Err(refused(show(text))),
+                },
+                _ => return Err(wrong_type()),
+            },
         }
         Ok(())
     }
@@ -186,7 +200,7 @@ fn texts(raw: &Raw) -> Result<Vec<String>, &'static str> {
                 _ => Ok(word.split(',').map(|item| item.trim().to_owned()).collect()),
             }
         }
-        Raw::Integer(_) | Raw::Other(_) => Err(raw.type_name()),
+        Raw::Integer(_) | Raw::Flag(_) | Raw::Other(_) => Err(raw.type_name()),
     }
 }
 

@@ -167,6 +167,7 @@ impl Config {
                 max_body: 0,
                 socket_group: None,
                 metrics_token: api::Secret::default(),
+                dashboard: false,
             },
             storage: Storage {
                 state_dir: PathBuf::new(),

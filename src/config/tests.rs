@@ -105,6 +105,7 @@ fn every_key_has_its_default() {
     assert_eq!(config.api.rate_limit_window, Duration::from_secs(60));
     assert!(config.api.hosts.is_empty() && config.api.cors_origins.is_empty());
     assert_eq!(config.socket_group, "");
+    assert!(config.api.dashboard);
     assert_eq!(config.storage.state_dir, Path::new("/var/lib/hxe"));
     assert_eq!(config.storage.run_dir, Path::new("/run/hxe"));
     assert_eq!(config.storage.log_dir, Path::new("/var/log/hxe"));
@@ -529,6 +530,7 @@ fn variables_come_over_the_file() {
         ("HXE_API_HOSTS", "[\"a.example\", \"b.example\"]"),
         ("HXE_API_CORS_ORIGINS", ""),
         ("HXE_API_WORKERS", " 9 "),
+        ("HXE_API_DASHBOARD", " false "),
         ("HXE_LOGS_MAX_SIZE", "64 KiB"),
         ("HXE_PROGRAMS_STOP_TIMEOUT", "3s"),
         ("HXE_PROGRAMS_INCLUDE", ""),
@@ -543,6 +545,7 @@ fn variables_come_over_the_file() {
     assert_eq!(config.api.hosts, ["a.example", "b.example"]);
     assert!(config.api.cors_origins.is_empty());
     assert_eq!(config.limits.workers, 9);
+    assert!(!config.api.dashboard);
     assert_eq!(config.logs.max_size, 65_536);
     assert_eq!(config.programs.stop_timeout, Duration::from_secs(3));
     assert_eq!(config.include, "");
@@ -572,6 +575,11 @@ fn mistakes_in_variables_are_named_by_the_variable() {
             "HXE_API_PASSWORD",
             "",
             "HXE_API_PASSWORD: it must not be empty",
+        ),
+        (
+            "HXE_API_DASHBOARD",
+            "no",
+            "HXE_API_DASHBOARD: \"no\": it must be true or false",
         ),
         ("HXE_API_LISTEN", "", "HXE_API_LISTEN: at least one address"),
         (
@@ -770,7 +778,9 @@ fn the_man_page_has_every_key_with_its_range_and_default() {
             kind::Kind::Duration { range, .. } => [range.start(), range.end()]
                 .map(|span| crate::clock::format_duration(*span))
                 .to_vec(),
-            kind::Kind::Text { .. } | kind::Kind::List { .. } => Vec::new(),
+            kind::Kind::Text { .. } | kind::Kind::List { .. } | kind::Kind::Flag { .. } => {
+                Vec::new()
+            }
         };
         let default = key.default.trim_matches('"').to_owned();
         for word in words.iter().chain([&default]) {

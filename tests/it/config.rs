@@ -40,6 +40,8 @@ fn a_mistake_is_named_by_file_line_and_key() {
         ("api", "rate_limit", "-1"),
         ("api", "rate_limit_window", "\"0s\""),
         ("api", "cors_origins", "[\"no origin\"]"),
+        ("api", "dashboard", "1"),
+        ("api", "dashboard", "\"true\""),
         ("api", "wrokers", "4"),
         ("storage", "state_dir", "\"relative\""),
         ("storage", "state_dir", "5"),

@@ -12,6 +12,8 @@ mod commands;
 mod config;
 /// Which web pages may ask.
 mod cors;
+/// The web page: who gets its files, with which headers, and where there is none.
+mod dashboard;
 /// Programs that files declare.
 mod declared;
 /// `hxe create` and `hxe update`.
