@@ -94,9 +94,7 @@ impl Store {
         };
         let next = borrowed.read(|transaction| {
             let meta = transaction.open_table(META)?;
-            Ok(meta
-                .get(programs::NEXT_ID)?
-                .map(|next| next.value().to_vec()))
+            programs::next_number(&meta, &transaction.open_table(PROGRAMS)?)
         })?;
         let ours = self.programs()?;
         let is_new = |program: &Program| {
@@ -113,10 +111,7 @@ impl Store {
             for program in &new {
                 table.insert(program.id.0, record::encode_program(program).as_slice())?;
             }
-            let next = next.and_then(|next| next.try_into().ok().map(u32::from_le_bytes));
-            let next = next
-                .unwrap_or_default()
-                .max(programs::next_number(&meta, &table)?);
+            let next = next.max(programs::next_number(&meta, &table)?);
             meta.insert(programs::NEXT_ID, next.to_le_bytes().as_slice())?;
             Ok(())
         })?;

@@ -1,16 +1,18 @@
 //! The database's file: made whole or not at all, opened without following links, moved aside when it is damaged.
 //!
 //! Never decides that a file is damaged because the system failed: no space, no descriptors or a lock are errors.
-//! Called by [`super::Store`] only.
+//! Counts what is written to it. Called by [`super::Store`] only.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use redb::Database;
 use redb::backends::FileBackend;
+use redb::{BackendError, Database, StorageBackend};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -23,6 +25,86 @@ pub(super) const NAME: &str = "hxe.redb";
 const NEW_NAME: &str = "hxe.redb.new";
 /// Some thousand programs fit; redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 256 * 1024;
+
+/// What a page holds: of the database, and of the cache from which the kernel writes it to disk.
+const PAGE: u64 = 4096;
+
+/// Bytes of the pages that were written to databases since the process began; begins anew where it does not fit.
+static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of [`WRITTEN`].
+pub(super) fn written() -> usize {
+    WRITTEN.load(Ordering::Relaxed)
+}
+
+/// Counts the pages that `len` bytes at `offset` touch: a disk takes whole ones.
+fn count(offset: u64, len: usize) {
+    let pages = (offset + len as u64).div_ceil(PAGE) - offset / PAGE;
+    // No write is as large as a usize can tell.
+    WRITTEN.fetch_add((pages * PAGE) as usize, Ordering::Relaxed);
+}
+
+/// A database's file, with what is written to it counted.
+#[derive(Debug)]
+struct Counted(FileBackend);
+
+impl StorageBackend for Counted {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)?;
+        count(offset, data.len());
+        Ok(())
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    // The file's lock is what keeps two daemons from one database.
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+}
 
 /// An open database and the file it is in.
 pub(super) struct Open {
@@ -101,6 +183,7 @@ impl Open {
                     Ok(0) => break,
                     Ok(n) => {
                         file.write_all(&bytes[..n]).map_err(Error::Disk)?;
+                        count(at, n);
                         at += n as u64;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -272,7 +355,7 @@ fn build(file: File) -> Result<Database, Error> {
         .set_cache_size(CACHE_BYTES)
         // A damaged page is found by its checksum now, instead of by a panic later.
         .set_check_integrity_on_open(true)
-        .create_with_backend(FileBackend::new(file)?)?;
+        .create_with_backend(Counted(FileBackend::new(file)?))?;
     Ok(database)
 }
 

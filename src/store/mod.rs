@@ -120,6 +120,11 @@ impl Store {
         })
     }
 
+    /// Bytes written to databases since the process began, in whole pages; begins anew where it does not fit.
+    pub fn written_bytes(&self) -> usize {
+        file::written()
+    }
+
     /// Reads, in a snapshot of its own.
     fn read<T>(
         &self,
@@ -135,6 +140,9 @@ impl Store {
         let put_back = |open: &mut file::Open| open.put_back(&self.dir);
         self.run(put_back, |open| {
             open.check_in_place(&self.dir)?;
+            // Who may still read what this commit replaces has redb free its pages with the next commit. Else it does so at
+            // once, in a second commit of its own, and keeps account of that in one more page of each.
+            let _reader = open.database.begin_read()?;
             let transaction = open.database.begin_write()?;
             // Dropped without a commit, a transaction changes nothing.
             let done = op(&transaction)?;

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use redb::{ReadableTable, Table};
+use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::{Error, META, PROGRAMS, Store, record, reserve};
 use crate::clock::Timestamp;
 use crate::program::{Definition, Program, ProgramId};
 use crate::report;
 
-/// In `META`: the number of the next program, u32, little-endian. Kept apart from the programs, so that the number of
-/// the last one is not used again after it was deleted.
+/// In `META`: a number below which no program gets its own, u32, little-endian. Written only where the programs that are
+/// there would not tell: when the last one is deleted.
 pub(super) const NEXT_ID: &str = "next_id";
 
 impl Store {
@@ -55,10 +55,10 @@ impl Store {
     pub fn create(&self, definition: Definition, now: Timestamp) -> Result<Program, Error> {
         let used = self.used.load(Ordering::Relaxed);
         self.write_for_good(|transaction| {
-            let mut meta = transaction.open_table(META)?;
+            let meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
             check_name(&table, &definition.name, None)?;
-            let id = take_id(&mut meta, &table, used)?;
+            let id = next_id(&meta, &table, used)?;
             put(
                 &mut table,
                 Program {
@@ -83,7 +83,7 @@ impl Store {
     ) -> Result<Vec<Program>, Error> {
         let used = self.used.load(Ordering::Relaxed);
         self.write(|transaction| {
-            let mut meta = transaction.open_table(META)?;
+            let meta = transaction.open_table(META)?;
             let mut table = transaction.open_table(PROGRAMS)?;
             let mut names = HashMap::new();
             for row in table.iter()? {
@@ -106,14 +106,8 @@ impl Store {
                     _ => {}
                 }
                 program.id = match id {
-                    Some(id) => {
-                        // One of a database that was lost.
-                        if id.0 >= next_number(&meta, &table)? {
-                            put_next(&mut meta, id.0)?;
-                        }
-                        id
-                    }
-                    None => take_id(&mut meta, &table, used)?,
+                    Some(id) => id,
+                    None => next_id(&meta, &table, used)?,
                 };
                 let file = program.declared.as_deref().map(str::to_owned);
                 names.insert(name.clone(), (program.id, file));
@@ -131,7 +125,7 @@ impl Store {
         self.write(|transaction| {
             let mut table = transaction.open_table(PROGRAMS)?;
             for id in ids {
-                table.remove(id.0)?;
+                remove(transaction, &mut table, *id)?;
             }
             Ok(())
         })
@@ -183,8 +177,7 @@ impl Store {
         self.write_for_good(|transaction| {
             let mut table = transaction.open_table(PROGRAMS)?;
             get(&table, id)?;
-            table.remove(id.0)?;
-            Ok(())
+            remove(transaction, &mut table, id)
         })
     }
 }
@@ -223,24 +216,34 @@ fn check_name(table: &Programs, name: &str, own: Option<ProgramId>) -> Result<()
     Ok(())
 }
 
-/// The next id, above those that are `used`; from here on it is, too.
-fn take_id(
-    meta: &mut Table<&str, &[u8]>,
+/// Removes a program, and has no later one get its number.
+fn remove(
+    transaction: &WriteTransaction,
+    table: &mut Programs,
+    id: ProgramId,
+) -> Result<(), Error> {
+    if table.last()?.is_some_and(|(last, _)| last.value() == id.0) {
+        let mut meta = transaction.open_table(META)?;
+        let next = next_number(&meta, table)?;
+        meta.insert(NEXT_ID, next.to_le_bytes().as_slice())?;
+    }
+    table.remove(id.0)?;
+    Ok(())
+}
+
+/// The next id, above those that are `used`.
+fn next_id(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
     programs: &Programs,
     used: u32,
 ) -> Result<ProgramId, Error> {
     let number = next_number(meta, programs)?.max(used.saturating_add(1));
-    put_next(meta, number)?;
+    if number == u32::MAX {
+        return Err(Error::Database(redb::Error::Corrupted(
+            "no id is left".to_owned(),
+        )));
+    }
     Ok(ProgramId(number))
-}
-
-/// Has the counter go on behind this number.
-fn put_next(meta: &mut Table<&str, &[u8]>, number: u32) -> Result<(), Error> {
-    let after = number
-        .checked_add(1)
-        .ok_or_else(|| Error::Database(redb::Error::Corrupted("no id is left".to_owned())))?;
-    meta.insert(NEXT_ID, after.to_le_bytes().as_slice())?;
-    Ok(())
 }
 
 /// The counter, or what follows the last program if the counter is missing or behind.

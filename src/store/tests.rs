@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;
@@ -389,11 +389,12 @@ fn a_damaged_file_never_keeps_the_store_from_opening() {
     assert!(moved > 50, "only {moved} files were found damaged");
 }
 
-/// A file on a disk that can be full.
+/// A file on a disk that can be full, and the bytes that were written to it.
 #[derive(Debug)]
 struct Disk {
     file: FileBackend,
     full: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
 }
 
 impl Disk {
@@ -426,12 +427,21 @@ impl StorageBackend for Disk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.room()?;
+        // The header is less than a page, and alone on it.
+        self.written
+            .fetch_add(data.len().next_multiple_of(4096), Ordering::Relaxed);
         self.file.write(offset, data)
     }
 }
 
 /// A store with one program, "a", whose disk is full once the switch is set.
 fn on_a_disk_that_can_be_full(dir: &TempDir) -> (Store, Arc<AtomicBool>) {
+    let (store, full, _) = on_a_disk(dir);
+    (store, full)
+}
+
+/// The same, with the number of bytes that were written.
+fn on_a_disk(dir: &TempDir) -> (Store, Arc<AtomicBool>, Arc<AtomicUsize>) {
     let store = open(dir);
     add(&store, "a");
     drop(store.open.lock().unwrap().take());
@@ -442,13 +452,61 @@ fn on_a_disk_that_can_be_full(dir: &TempDir) -> (Store, Arc<AtomicBool>) {
         .unwrap();
     let kept = file.try_clone().unwrap();
     let full = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicUsize::new(0));
     let disk = Disk {
         file: FileBackend::new(file).unwrap(),
         full: full.clone(),
+        written: written.clone(),
     };
     let database = redb::Builder::new().create_with_backend(disk).unwrap();
     *store.open.lock().unwrap() = Some(file::Open::of(database, kept).unwrap());
-    (store, full)
+    (store, full, written)
+}
+
+#[test]
+fn a_change_writes_six_pages_and_the_file_stays_small() {
+    let dir = dir();
+    let (store, _, written) = on_a_disk(&dir);
+    let cost = |change: &dyn Fn()| {
+        let before = written.load(Ordering::Relaxed);
+        change();
+        written.load(Ordering::Relaxed) - before
+    };
+    for number in 0..30 {
+        let name = format!("program with a long name {number}");
+        let cost = cost(&|| drop(add(&store, &name)));
+        // One more where a page is split.
+        assert!(cost <= 7 * 4096, "{cost} bytes for program {number}");
+    }
+    let size = || fs::metadata(dir.path().join("hxe.redb")).unwrap().len();
+    let before = size();
+    for number in 0..200 {
+        let definition = Definition::new(format!("name {number}"), "/bin/true");
+        let update = || drop(store.update(ProgramId(15), definition.clone(), at(number)));
+        let cost = cost(&update);
+        assert!(cost <= 6 * 4096, "{cost} bytes for change {number}");
+    }
+    assert_eq!(size(), before);
+    let cost = cost(&|| store.delete(ProgramId(15)).unwrap());
+    assert!(cost <= 6 * 4096, "{cost} bytes for a deletion");
+}
+
+#[test]
+fn a_counter_that_an_earlier_hxe_wrote_holds() {
+    let dir = dir();
+    let store = open(&dir);
+    store
+        .write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(programs::NEXT_ID, 9_u32.to_le_bytes().as_slice())?;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(add(&store, "a").id, ProgramId(9));
+    let last = add(&store, "b");
+    assert_eq!(last.id, ProgramId(10));
+    store.forget(&[ProgramId(9), last.id]).unwrap();
+    assert_eq!(add(&store, "c").id, ProgramId(11));
 }
 
 #[test]
