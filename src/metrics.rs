@@ -1,6 +1,7 @@
 //! CPU, memory, disk and uptime, measured when somebody asks.
 //!
-//! Owns the samples that CPU percentages are reckoned from; runs no timer and reads nothing on its own. Called by `api`.
+//! Owns the samples that CPU percentages are reckoned from, and those that plots are drawn from (`history`); runs no timer
+//! and reads nothing on its own. Called by `api`.
 //! Plain reads of `/proc` instead of the crate sysinfo: half the time a process (17 against 37 us, debug builds), no
 //! memory kept a process, and CPU time of ended children counts.
 
@@ -8,11 +9,18 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::BootTime;
+use crate::program::ProgramId;
 use crate::sys::procfs::{self, Stat};
+
+mod history;
+
+pub use history::{Moment, Point};
+
+use history::{History, Running};
 
 /// How old a sample must be to reckon from it.
 const SAMPLE_AGE: Duration = Duration::from_secs(1);
@@ -38,6 +46,15 @@ pub struct SystemUsage {
     pub uptime: Duration,
 }
 
+/// A run that is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub id: ProgramId,
+    /// The main process.
+    pub pid: i32,
+    pub started_at: BootTime,
+}
+
 /// Samples shared by all who ask.
 #[derive(Default)]
 pub struct Metrics {
@@ -49,6 +66,7 @@ struct Samples {
     system: Option<Track>,
     /// By main process: its pid and, as pids are used again, its start in clock ticks.
     programs: HashMap<(i32, u64), Track>,
+    history: History,
 }
 
 impl Metrics {
@@ -56,39 +74,48 @@ impl Metrics {
         Metrics::default()
     }
 
-    /// What the program whose main process is `pid`, started `up` ago, uses; nothing, if that has ended.
+    /// What one of these runs, which are all that there are in order of id, uses; nothing, if it has ended.
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub fn program(&self, pid: i32, up: Duration) -> io::Result<ProgramUsage> {
-        let all = procfs::scan()?;
-        let now = BootTime::now();
-        let Some(main) = all.iter().find(|process| process.pid == pid) else {
-            return Ok(ProgramUsage::default());
+    pub fn program(&self, runs: &[Run], id: ProgramId) -> io::Result<ProgramUsage> {
+        let used = look(runs)?;
+        let mut samples = self.lock();
+        samples.keep(runs, &used)?;
+        let run = runs.iter().find(|run| run.id == id);
+        Ok(run.map_or_else(ProgramUsage::default, |run| samples.usage(run, &used)))
+    }
+
+    /// What each of these runs uses, which are all that there are in order of id: without those that have ended.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn programs(&self, runs: &[Run]) -> io::Result<HashMap<ProgramId, ProgramUsage>> {
+        let used = look(runs)?;
+        let mut samples = self.lock();
+        samples.keep(runs, &used)?;
+        let alive = runs.iter().filter(|run| used.contains_key(&run.pid));
+        Ok(alive
+            .map(|run| (run.id, samples.usage(run, &used)))
+            .collect())
+    }
+
+    /// What each of these runs, which are all that there are in order of id, has used so far, by main process: without those
+    /// that have ended.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn totals(&self, runs: &[Run]) -> io::Result<HashMap<i32, ProgramTotals>> {
+        let used = look(runs)?;
+        self.lock().keep(runs, &used)?;
+        let total = |used: Used| ProgramTotals {
+            cpu_seconds: used.ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+            memory_bytes: used.memory_bytes(),
         };
-        let key = (pid, main.start_ticks);
-        let (ticks, pages) = family(&all, pid).fold((0, 0), |(ticks, pages), process| {
-            (ticks + process.cpu_ticks, pages + process.rss_pages)
-        });
-        let present = Sample {
-            at: now.as_micros(),
-            used: ticks * 1_000_000 / rustix::param::clock_ticks_per_second(),
-        };
-        let start = Sample {
-            at: (now - up).as_micros(),
-            used: 0,
-        };
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        // What is kept is bounded by the programs that run.
-        samples.programs.retain(|(pid, start_ticks), _| {
-            all.iter()
-                .any(|process| process.pid == *pid && process.start_ticks == *start_ticks)
-        });
-        let track = samples.programs.entry(key).or_insert(Track::new(start));
-        Ok(ProgramUsage {
-            cpu_percent: track.percent(present),
-            memory_bytes: pages * rustix::param::page_size() as u64,
-        })
+        Ok(used
+            .into_iter()
+            .map(|(pid, used)| (pid, total(used)))
+            .collect())
     }
 
     /// What the machine uses; the disk is that of `path`.
@@ -96,9 +123,12 @@ impl Metrics {
     /// # Errors
     /// `/proc` cannot be read.
     pub fn system(&self, path: &Path) -> io::Result<SystemUsage> {
-        let present = machine_cpu(&fs::read_to_string("/proc/stat")?)?;
-        let memory_bytes = memory_used(&fs::read_to_string("/proc/meminfo")?)?;
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = BootTime::now();
+        let (present, memory_bytes) = machine()?;
+        let mut samples = self.lock();
+        if samples.history.is_due(now, false) {
+            samples.history.keep(now, present, memory_bytes, None);
+        }
         let track = samples
             .system
             .get_or_insert(Track::new(Sample { at: 0, used: 0 }));
@@ -106,8 +136,65 @@ impl Metrics {
             cpu_percent: track.percent(present),
             memory_bytes,
             disk_percent: disk_percent(path),
-            uptime: BootTime::now().since(BootTime::default()),
+            uptime: now.since(BootTime::default()),
         })
+    }
+
+    /// What was used at moments after this one, oldest first, as far as somebody asked then; and by how many microseconds the
+    /// wall clock is ahead of the boot clock.
+    pub fn since(&self, moment: BootTime) -> (Vec<Arc<Moment>>, i64) {
+        self.lock().history.since(moment)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Samples {
+    fn usage(&mut self, run: &Run, used: &HashMap<i32, Used>) -> ProgramUsage {
+        let Some(found) = used.get(&run.pid) else {
+            return ProgramUsage::default();
+        };
+        let start = Sample {
+            at: run.started_at.as_micros(),
+            used: 0,
+        };
+        let key = (run.pid, found.start_ticks);
+        let track = self.programs.entry(key).or_insert(Track::new(start));
+        ProgramUsage {
+            cpu_percent: track.percent(Sample {
+                at: BootTime::now().as_micros(),
+                used: found.cpu_micros(),
+            }),
+            memory_bytes: found.memory_bytes(),
+        }
+    }
+
+    /// Takes note of what was read: for plots, if that is due.
+    fn keep(&mut self, runs: &[Run], used: &HashMap<i32, Used>) -> io::Result<()> {
+        // What is kept is bounded by the programs that run.
+        self.programs.retain(|(pid, start_ticks), _| {
+            let same = |used: &Used| used.start_ticks == *start_ticks;
+            used.get(pid).is_some_and(same)
+        });
+        let now = BootTime::now();
+        if !self.history.is_due(now, true) {
+            return Ok(());
+        }
+        let (present, memory_bytes) = machine()?;
+        let running = runs.iter().filter_map(|run| {
+            let used = used.get(&run.pid)?;
+            Some(Running {
+                id: run.id,
+                started_at: run.started_at,
+                cpu: used.cpu_micros(),
+                memory_bytes: used.memory_bytes(),
+            })
+        });
+        let running = Some(running.collect());
+        self.history.keep(now, present, memory_bytes, running);
+        Ok(())
     }
 }
 
@@ -165,22 +252,43 @@ pub struct ProgramTotals {
     pub memory_bytes: u64,
 }
 
-/// What the programs with these main processes use, by main process, from one look at all; without those that have ended.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn totals(mains: &HashSet<i32>) -> io::Result<HashMap<i32, ProgramTotals>> {
+/// What a program's processes have used.
+#[derive(Clone, Copy, Default)]
+struct Used {
+    /// When its main process started.
+    start_ticks: u64,
+    ticks: u64,
+    pages: u64,
+}
+
+impl Used {
+    fn cpu_micros(&self) -> u64 {
+        self.ticks * 1_000_000 / rustix::param::clock_ticks_per_second()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.pages * rustix::param::page_size() as u64
+    }
+}
+
+/// What runs have used, by main process, from one look at all processes; without those that have ended.
+fn look(runs: &[Run]) -> io::Result<HashMap<i32, Used>> {
     let all = procfs::scan()?;
-    let mut totals: HashMap<i32, ProgramTotals> = HashMap::new();
-    for (process, main) in all.iter().zip(owners(&all, mains)) {
+    let mains = runs.iter().map(|run| run.pid).collect();
+    let mut found: HashMap<i32, Used> = HashMap::new();
+    for (process, main) in all.iter().zip(owners(&all, &mains)) {
         if let Some(main) = main {
-            let total = totals.entry(main).or_default();
-            total.cpu_seconds +=
-                process.cpu_ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
-            total.memory_bytes += process.rss_pages * rustix::param::page_size() as u64;
+            let used = found.entry(main).or_default();
+            used.ticks += process.cpu_ticks;
+            used.pages += process.rss_pages;
+            if process.pid == main {
+                used.start_ticks = process.start_ticks;
+            }
         }
     }
-    Ok(totals)
+    // Of one that has ended something may be left for a moment.
+    found.retain(|_, used| used.start_ticks > 0);
+    Ok(found)
 }
 
 /// What the daemon itself uses.
@@ -211,13 +319,6 @@ pub fn own() -> io::Result<OwnUsage> {
     })
 }
 
-/// The processes of the program whose main process is `main`: all in its session, and all that descend from one of them.
-fn family(all: &[Stat], main: i32) -> impl Iterator<Item = &Stat> {
-    all.iter()
-        .zip(owners(all, &HashSet::from([main])))
-        .filter_map(|(process, owner)| owner.map(|_| process))
-}
-
 /// Of each process the main process of its program: its own session's, else that of what it descends from.
 fn owners(all: &[Stat], mains: &HashSet<i32>) -> Vec<Option<i32>> {
     let is_main = |pid: &i32| mains.contains(pid);
@@ -243,6 +344,12 @@ fn owners(all: &[Stat], mains: &HashSet<i32>) -> Vec<Option<i32>> {
         }
     }
     owners
+}
+
+/// CPU time and used memory of the machine.
+fn machine() -> io::Result<(Sample, u64)> {
+    let cpu = machine_cpu(&fs::read_to_string("/proc/stat")?)?;
+    Ok((cpu, memory_used(&fs::read_to_string("/proc/meminfo")?)?))
 }
 
 /// Busy and total time of all CPUs. Source: proc_stat(5), the line `cpu`; guest time is in user time already.
@@ -311,7 +418,9 @@ mod tests {
     }
 
     fn pids(all: &[Stat], main: i32) -> Vec<i32> {
-        family(all, main).map(|process| process.pid).collect()
+        let owners = owners(all, &HashSet::from([main]));
+        let family = all.iter().zip(owners).filter(|(_, owner)| owner.is_some());
+        family.map(|(process, _)| process.pid).collect()
     }
 
     #[test]
@@ -415,7 +524,12 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_uses_nothing() {
-        let usage = Metrics::new().program(i32::MAX, Duration::ZERO).unwrap();
+        let run = Run {
+            id: ProgramId(1),
+            pid: i32::MAX,
+            started_at: BootTime::now(),
+        };
+        let usage = Metrics::new().program(&[run], run.id).unwrap();
         assert_eq!(usage, ProgramUsage::default());
     }
 }

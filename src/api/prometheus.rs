@@ -285,13 +285,13 @@ pub fn scrape(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     let failed = |error| ApiError::Internal(Cause::Metrics(error));
     let format = Format::wanted(call.head.header("accept").unwrap_or_default());
     let programs = api.supervisor.list();
-    let mains = programs.iter().filter_map(|program| program.pid).collect();
+    let runs = super::metrics::runs(&programs);
     let volume =
         |program: &Arc<Snapshot>| STREAMS.map(|stream| api.logs.volume(program.program.id, stream));
     let scrape = Scrape {
         format,
         next: 0,
-        used: crate::metrics::totals(&mains).map_err(failed)?,
+        used: api.metrics.totals(&runs).map_err(failed)?,
         volumes: programs.iter().map(volume).collect(),
         programs,
         requests: api

@@ -43,7 +43,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 21] = [
+pub static ROUTES: [Route; 22] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -62,6 +62,7 @@ pub static ROUTES: [Route; 21] = [
     route(Get,    "/program/{id}/output",  Known, output::get),
     route(Get,    "/program/{id}/metrics", Known, metrics::program),
     route(Get,    "/metrics",              Known, metrics::system),
+    route(Get,    "/history",              Known, metrics::history),
     route(Get,    "/daemon",               Known, daemon::get),
     route(Post,   "/reload",               Known, reload::reload),
     // Who it is for is said in its first message: a browser can send no header with it.

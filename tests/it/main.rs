@@ -26,6 +26,8 @@ mod environment;
 mod follow;
 /// Run records that say what is not so, and databases that know nothing of what runs.
 mod forged;
+/// What was used before, for plots.
+mod history;
 /// Attacks, and what good clients notice of them.
 mod hostile;
 /// Under which names the daemon answers.
