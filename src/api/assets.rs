@@ -100,11 +100,6 @@ mod tests {
     }
 
     #[test]
-    fn one_visit_takes_a_small_part_of_the_default_rate_limit() {
-        assert!(DASHBOARD.len() <= 10, "each file is a request that counts");
-    }
-
-    #[test]
     fn each_file_is_what_was_packed() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/dashboard");
         let mut files = 0;

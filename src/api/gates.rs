@@ -6,9 +6,9 @@ use super::error::ApiError;
 use super::rate_limit::{Allowance, Key, Limit};
 use super::routes::{self, Access, Match, Miss, Route};
 use super::sessions::Session;
-use super::{Api, Settings, cors, host, password, reply};
+use super::{Api, Settings, cors, dashboard, host, password, reply};
 use crate::clock::{BootTime, Timestamp};
-use crate::http::{Head, Peer, Reply, Verdict};
+use crate::http::{Head, Method, Peer, Reply, Verdict};
 
 /// A request that has passed.
 pub struct Passed {
@@ -53,7 +53,9 @@ impl Api {
             headers.extend(limit.iter().flat_map(|limit| self.peek(key, *limit)));
             return Err(refused);
         }
-        if let Some(limit) = limit {
+        if is_page(head, settings) {
+            headers.extend(limit.iter().flat_map(|limit| self.peek(key, *limit)));
+        } else if let Some(limit) = limit {
             let allowance = self.count(key, limit);
             headers.extend(allowance.headers(Timestamp::now()));
             if allowance.exceeded {
@@ -112,6 +114,12 @@ fn before_counting(head: &Head, settings: &Settings) -> Result<(), Reply> {
         Some(answer) => Err(answer),
         None => Ok(()),
     }
+}
+
+/// Whether it is for a file of the dashboard. A visit takes some, and they say and cost less than a refusal.
+fn is_page(head: &Head, settings: &Settings) -> bool {
+    let is_read = matches!(head.method, Method::Get | Method::Head);
+    is_read && settings.dashboard && dashboard::file(&head.path).is_some()
 }
 
 /// Whether this is the token for `/metrics`.

@@ -141,17 +141,26 @@ fn head_has_the_headers_and_other_methods_are_refused() {
 
 #[test]
 fn the_gates_stand_before_the_dashboard() {
+    let daemon = Daemon::start();
+    let request = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    daemon.sent(request).reply().expect(421);
+}
+
+#[test]
+fn looking_at_the_page_is_not_counted() {
     let setup = Setup::new()
         .key("api", "rate_limit", 3)
         .key("api", "rate_limit_window", "\"1h\"");
     let daemon = setup.start();
-    let request = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n";
-    daemon.sent(request).reply().expect(421);
-    for left in ["2", "1", "0"] {
-        let reply = get(&daemon, "/", "").expect(200);
-        assert_eq!(reply.header("x-ratelimit-remaining"), Some(left));
+    for path in paths(&daemon) {
+        let reply = get(&daemon, &path, "").expect(200);
+        assert_eq!(reply.header("x-ratelimit-remaining"), Some("3"), "{path}");
     }
-    get(&daemon, "/", "").expect(429);
+    for path in ["/dashboard/nothing.js", "/dashboard", "/api/program"] {
+        assert_ne!(get(&daemon, path, "").status, 429, "{path}");
+    }
+    daemon.request("POST", "/", "", "").expect(429);
+    get(&daemon, "/", "").expect(200);
 }
 
 #[test]
