@@ -1,4 +1,5 @@
-//! Packs the files of the dashboard for the binary to hold: run by cargo before the crate is compiled.
+//! Packs the files of the dashboard, and the description of the API, for the binary to hold: run by cargo before the crate
+//! is compiled.
 //!
 //! Every file right in `src/api/dashboard` is packed, whatever it is called, but for those that begin with a dot; those in
 //! directories below are not. What comes out is the same on each machine. `api/assets.rs` takes it up.
@@ -8,6 +9,7 @@ use std::{env, fs};
 
 /// Beside Cargo.toml, where cargo runs this.
 const DASHBOARD: &str = "src/api/dashboard";
+const OPENAPI: &str = "src/api/openapi.json";
 
 /// By a file's ending, its Content-Type.
 const TYPES: [(&str, &str); 9] = [
@@ -23,14 +25,19 @@ const TYPES: [(&str, &str); 9] = [
 ];
 
 fn main() {
-    println!("cargo::rerun-if-changed={DASHBOARD}");
+    for packed in [DASHBOARD, OPENAPI] {
+        println!("cargo::rerun-if-changed={packed}");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut assets = String::from("&[\n");
     for path in files(Path::new(DASHBOARD)) {
         assets += &pack(&path, &out);
+        assets += ",\n";
     }
     assets += "]\n";
     write(&out.join("dashboard.rs"), assets.as_bytes());
+    let asset = pack(Path::new(OPENAPI), &out);
+    write(&out.join("openapi.rs"), asset.as_bytes());
 }
 
 /// The files right in a directory, in order of name.
@@ -61,7 +68,7 @@ fn pack(path: &Path, out: &Path) -> String {
     write(&out.join(&file), &gzip(&plain));
     let etag = format!("W/\"{:08x}-{:x}\"", crc32(&plain), plain.len());
     format!(
-        "Asset {{ name: {name:?}, content_type: {content_type:?}, etag: {etag:?}, gzip: include_bytes!({file:?}) }},\n"
+        "Asset {{ name: {name:?}, content_type: {content_type:?}, etag: {etag:?}, gzip: include_bytes!({file:?}) }}"
     )
 }
 

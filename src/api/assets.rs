@@ -17,6 +17,9 @@ pub struct Asset {
 /// All files of the dashboard, in order of name.
 pub static DASHBOARD: &[Asset] = include!(concat!(env!("OUT_DIR"), "/dashboard.rs"));
 
+/// The description of the API.
+pub static OPENAPI: Asset = include!(concat!(env!("OUT_DIR"), "/openapi.rs"));
+
 impl Asset {
     /// The answer to who asks for it, with further headers.
     pub fn reply(&self, head: &Head, further: &[(&'static str, &str)]) -> Reply {

@@ -22,6 +22,7 @@ mod logs;
 #[cfg(test)]
 mod manual;
 mod metrics;
+mod openapi;
 mod origin;
 mod output;
 mod password;

@@ -3,8 +3,8 @@
 use std::slice;
 
 use super::{
-    Handler, auth, control, daemon, dashboard, live, logs, metrics, output, programs, prometheus,
-    reload,
+    Handler, auth, control, daemon, dashboard, live, logs, metrics, openapi, output, programs,
+    prometheus, reload,
 };
 use crate::http::Method;
 
@@ -43,7 +43,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 22] = [
+pub static ROUTES: [Route; 23] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -65,6 +65,7 @@ pub static ROUTES: [Route; 22] = [
     route(Get,    "/history",              Known, metrics::history),
     route(Get,    "/daemon",               Known, daemon::get),
     route(Post,   "/reload",               Known, reload::reload),
+    route(Get,    "/openapi.json",         Open,  openapi::get),
     // Who it is for is said in its first message: a browser can send no header with it.
     route(Get,    "/ws",                   Open,  live::open),
 ];
@@ -192,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_login_and_what_logs_in_by_itself_are_open() {
+    fn only_the_login_what_logs_in_by_itself_and_the_description_are_open() {
         let open: Vec<_> = ROUTES
             .iter()
             .filter(|route| route.access == Access::Open)
             .map(|route| route.pattern)
             .collect();
-        assert_eq!(open, ["/auth/login", "/ws"]);
+        assert_eq!(open, ["/auth/login", "/openapi.json", "/ws"]);
     }
 
     #[test]

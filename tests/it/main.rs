@@ -54,6 +54,8 @@ mod logins;
 mod logs;
 /// CPU, memory, counts.
 mod metrics;
+/// The description of the API for machines. Every other test holds answers against it, too.
+mod openapi;
 /// The daemon as the first process of a container.
 mod pid_1;
 /// Definitions: create, read, list, replace, delete.

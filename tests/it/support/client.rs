@@ -1,4 +1,5 @@
-//! A raw HTTP/1.1 client: sends whatever bytes it is told, and reads answers strictly.
+//! A raw HTTP/1.1 client: sends whatever bytes it is told, reads answers strictly, and holds each against the description of
+//! the API.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::openapi::{self, Sent};
 
 /// An answer.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ impl Reply {
 /// A connection to the daemon.
 pub struct Connection {
     stream: BufReader<TcpStream>,
+    /// `None`: what is said now is no HTTP.
+    sent: Option<Sent>,
 }
 
 impl Connection {
@@ -88,6 +92,7 @@ impl Connection {
         }
         Connection {
             stream: BufReader::new(stream),
+            sent: Some(Sent::default()),
         }
     }
 
@@ -100,6 +105,9 @@ impl Connection {
     /// Sends bytes as they are. A daemon that has closed is no error here: what it said is still to be read.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Connection {
         let _ = self.stream.get_mut().write_all(bytes.as_ref());
+        if let Some(sent) = &mut self.sent {
+            sent.add(bytes.as_ref());
+        }
         self
     }
 
@@ -164,7 +172,21 @@ impl Connection {
         self.stream.read_exact(into)
     }
 
+    #[track_caller]
     fn try_reply(&mut self, has_body: bool) -> io::Result<Reply> {
+        let reply = self.read_reply(has_body)?;
+        // Of what is not final, nothing is described.
+        if reply.status != 100 {
+            let request = self.sent.as_mut().and_then(Sent::take);
+            openapi::check(request.as_ref(), &reply, has_body);
+        }
+        if reply.status == 101 {
+            self.sent = None;
+        }
+        Ok(reply)
+    }
+
+    fn read_reply(&mut self, has_body: bool) -> io::Result<Reply> {
         let status_line = self.line()?;
         let status = status_line
             .strip_prefix("HTTP/1.1 ")

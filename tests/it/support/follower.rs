@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use super::{Connection, Program, Reply};
+use super::{Connection, Program, Reply, schema};
 
 /// An answer that goes on, line by line.
 pub struct Follower {
@@ -58,7 +58,10 @@ impl Follower {
     #[track_caller]
     pub fn entry(&mut self) -> Value {
         let line = self.line().expect("the stream goes on");
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+        let entry = serde_json::from_str(&line);
+        let entry = entry.unwrap_or_else(|error| panic!("{error} in {line:?}"));
+        schema::check("LogEntry", &entry);
+        entry
     }
 
     /// The message of the next entry.

@@ -6,9 +6,11 @@ pub mod command;
 mod daemon;
 mod disk;
 mod follower;
+mod openapi;
 mod process;
 mod program;
 mod running;
+mod schema;
 mod setup;
 mod websocket;
 

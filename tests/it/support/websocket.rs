@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Connection, Daemon, Reply};
+use super::{Connection, Daemon, Reply, schema};
 
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
@@ -172,7 +172,11 @@ impl WebSocket {
             .read(&mut payload)
             .expect("a frame is whole");
         match head[0] & 0x0f {
-            TEXT => Got::Message(serde_json::from_slice(&payload).expect("messages are JSON")),
+            TEXT => {
+                let message = serde_json::from_slice(&payload).expect("messages are JSON");
+                schema::check("DaemonMessage", &message);
+                Got::Message(message)
+            }
             PONG => Got::Pong(payload),
             CLOSE => {
                 let (code, reason) = payload.split_at(2);
