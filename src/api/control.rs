@@ -104,6 +104,7 @@ fn send(
     answer: impl FnOnce(&Done) -> Reply + Send + 'static,
 ) -> Result<Outcome, ApiError> {
     let id = api.program(call)?.program.id;
+    let by = call.by();
     let supervisor = Arc::clone(&api.supervisor);
     Ok(Outcome::later(move |responder| {
         let caller = Box::new(move |result| {
@@ -112,7 +113,7 @@ fn send(
                 Err(refusal) => ApiError::refused(refusal, id.to_string()).reply(),
             });
         });
-        supervisor.send(id, command, caller);
+        supervisor.send(id, command, by, caller);
     }))
 }
 

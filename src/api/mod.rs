@@ -13,6 +13,7 @@ mod daemon;
 mod dashboard;
 mod definition;
 mod error;
+mod exits;
 mod follow;
 mod gates;
 mod host;

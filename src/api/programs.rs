@@ -107,6 +107,7 @@ pub fn update(api: &Api, call: Call) -> Result<Outcome, ApiError> {
 pub fn delete(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     call.query(&[])?;
     let id = api.program(&call)?.program.id;
+    let by = call.by();
     let supervisor = Arc::clone(&api.supervisor);
     Ok(Outcome::later(move |responder| {
         let caller = Box::new(move |result| {
@@ -118,7 +119,7 @@ pub fn delete(api: &Api, call: Call) -> Result<Outcome, ApiError> {
                 Err(refusal) => ApiError::refused(refusal, id.to_string()).reply(),
             });
         });
-        supervisor.delete(id, caller);
+        supervisor.delete(id, by, caller);
     }))
 }
 

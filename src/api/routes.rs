@@ -3,8 +3,8 @@
 use std::slice;
 
 use super::{
-    Handler, auth, control, daemon, dashboard, live, logs, metrics, openapi, output, programs,
-    prometheus, reload,
+    Handler, auth, control, daemon, dashboard, exits, live, logs, metrics, openapi, output,
+    programs, prometheus, reload,
 };
 use crate::http::Method;
 
@@ -43,7 +43,7 @@ use Access::{Known, Open, Token};
 use Method::{Delete, Get, Post, Put};
 
 #[rustfmt::skip]
-pub static ROUTES: [Route; 23] = [
+pub static ROUTES: [Route; 24] = [
     route(Post,   "/auth/login",           Open,  auth::login),
     route(Post,   "/auth/refresh",         Token, auth::refresh),
     route(Post,   "/auth/logout",          Token, auth::logout),
@@ -61,6 +61,7 @@ pub static ROUTES: [Route; 23] = [
     route(Get,    "/program/{id}/logs",    Known, logs::get),
     route(Get,    "/program/{id}/output",  Known, output::get),
     route(Get,    "/program/{id}/metrics", Known, metrics::program),
+    route(Get,    "/program/{id}/exits",   Known, exits::get),
     route(Get,    "/metrics",              Known, metrics::system),
     route(Get,    "/history",              Known, metrics::history),
     route(Get,    "/daemon",               Known, daemon::get),

@@ -452,6 +452,20 @@ impl Logs {
         read::last(&*self.log_dir.get_to_read(), &self.notes, id, query)
     }
 
+    /// The end of what a program wrote to stdout and stderr after the first and until the second moment, in this boot, as
+    /// far as its log still has it: whole lines of at most `most` bytes, or the end of one.
+    ///
+    /// # Errors
+    /// As for [`Logs::last`].
+    pub fn written(
+        &self,
+        id: ProgramId,
+        span: (BootTime, BootTime),
+        most: usize,
+    ) -> io::Result<String> {
+        read::written(&*self.log_dir.get_to_read(), id, span, most)
+    }
+
     fn take_left(&self, id: ProgramId) -> Option<[dirs::Fifo; 2]> {
         let mut left = self.left();
         let stdout = left.remove(&kept(id, Stream::Stdout));

@@ -11,13 +11,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::files::Chain;
-use super::index::Moment;
+use super::index::{Moment, this_boot};
 use super::lines::{End, Lines};
 use super::notes::{Note, Notes};
 use super::pieces::Line;
 use super::times::Times;
 use super::{Entry, Level, Query, Stream, dirs};
-use crate::clock::Timestamp;
+use crate::clock::{BootTime, Timestamp};
 use crate::program::ProgramId;
 
 /// Entries that a query may ask for.
@@ -52,6 +52,15 @@ enum Text {
         start: u64,
         len: u32,
     },
+}
+
+impl Text {
+    fn len(&self) -> usize {
+        match self {
+            Text::Here(message) => message.len(),
+            Text::There { len, .. } => *len as usize,
+        }
+    }
 }
 
 impl Iterator for Last {
@@ -117,6 +126,53 @@ pub fn search(mut sources: Vec<Source>, query: &Query) -> io::Result<Last> {
     Ok(Last { found })
 }
 
+/// The end of what a program wrote to stdout and stderr after `from` and until `until`, in this boot: whole lines of at
+/// most `most` bytes, each with its line end, or the end of one line.
+pub fn written(
+    log_dir: impl AsFd,
+    id: ProgramId,
+    (from, until): (BootTime, BootTime),
+    most: usize,
+) -> io::Result<String> {
+    let mut sources = Vec::new();
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        match dirs::open(&log_dir, id) {
+            Ok(dir) => sources.extend(Source::until(Chain::new(dir, stream), stream, until)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut heads = Vec::with_capacity(sources.len());
+    let is_wanted = |(at, _): &(Moment, Found)| at.boot == this_boot() && at.since_boot > from;
+    for source in &mut sources {
+        heads.push(source.previous(&[])?.filter(is_wanted));
+    }
+    let mut last = Last::default();
+    let mut bytes = 0;
+    while bytes <= most
+        && let Some(newest) = newest(&heads)
+    {
+        let next = sources[newest].previous(&[])?.filter(is_wanted);
+        if let Some((_, found)) = std::mem::replace(&mut heads[newest], next) {
+            bytes += 1 + found.text.len();
+            last.found.push(found);
+        }
+    }
+    let mut text = String::new();
+    for entry in last {
+        text += &entry?.message;
+        text.push('\n');
+    }
+    if text.len() > most {
+        let begin = text.ceil_char_boundary(text.len() - most);
+        // Behind a line end, but not behind the last.
+        let mut inner = text.as_bytes()[begin - 1..text.len() - 1].iter();
+        let line = inner.position(|byte| *byte == b'\n');
+        text.drain(..line.map_or(begin, |line| begin + line));
+    }
+    Ok(text)
+}
+
 /// Which of the streams' next entries is the newest.
 fn newest(heads: &[Option<(Moment, Found)>]) -> Option<usize> {
     let mut newest: Option<(usize, &Moment)> = None;
@@ -155,6 +211,30 @@ impl Source {
             stream,
             lines: None,
         }))
+    }
+
+    /// What was written until then; none, if that is nothing.
+    fn until(mut chain: Chain, stream: Stream, until: BootTime) -> io::Result<Option<Source>> {
+        while let Some((opened, index)) = chain.older()? {
+            let walked = index.as_ref().map(File::try_clone).transpose()?;
+            let mut times = Times::new(walked, opened.size, opened.modified);
+            let mut size = opened.size;
+            while size > 0 {
+                times.step();
+                let span = times.current();
+                if span.at.boot != this_boot() || span.at.since_boot <= until {
+                    break;
+                }
+                size = span.start;
+            }
+            if size > 0 {
+                let times = Times::new(index, size, opened.modified);
+                let file = Arc::new(opened.file);
+                let lines = Lines::new(file.clone(), size, times, End::Finished);
+                return Ok(Some(Source::files(chain, stream, file, lines)));
+            }
+        }
+        Ok(None)
     }
 
     /// The `lines` of a file, and the older files that `chain` comes to next.

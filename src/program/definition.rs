@@ -226,7 +226,7 @@ impl Definition {
 }
 
 /// A number for a list of texts, the same in every version of hxe and on every machine.
-pub(super) fn hash<'t>(texts: impl IntoIterator<Item = &'t str>) -> u64 {
+pub fn hash<'t>(texts: impl IntoIterator<Item = &'t str>) -> u64 {
     // Source: FNV-1a, 64 bits.
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for text in texts {

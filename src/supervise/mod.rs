@@ -5,6 +5,7 @@
 
 mod adopted;
 mod cgroups;
+mod ends;
 mod events;
 mod launch;
 mod leftovers;
@@ -18,6 +19,7 @@ mod telling;
 mod unrecorded;
 mod watcher;
 
+pub use ends::{By, End, Reason, Via};
 pub use events::{Event, Kind, Listener};
 pub use machine::Origin;
 pub use supervisor::{Change, Pending, Reloaded, Settings, Supervisor, check};

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 
 use super::Exit;
+use super::ends::{Asked, By, Reason};
 use super::machine::{Goal, Machine, Origin, Saved, State};
 use crate::clock::{BootTime, Timestamp, boot_id};
 use crate::program::{ProgramId, Signal};
@@ -37,6 +38,8 @@ pub(super) struct Record {
     pub due: bool,
     /// What the program is known by in files that declare programs. Source: `Program::declared_as`.
     pub declared: Option<u64>,
+    /// The run was asked to end, and has not yet.
+    pub asked: Option<Box<Asked>>,
 }
 
 /// A process as it can be found again.
@@ -76,6 +79,7 @@ impl Record {
             last_restart: None,
             due,
             declared,
+            asked: None,
         }
     }
 
@@ -150,6 +154,12 @@ impl Record {
         if let Some(name) = &self.declared {
             line("declared", name);
         }
+        if let Some(asked) = &self.asked {
+            line("asked", &asked.reason.as_str());
+            if let Some(by) = &asked.by {
+                line("asked-by", &by.encode());
+            }
+        }
         let body = text;
         let mut text = format!("{HEADER}\n{body}");
         let rest = LENGTH.saturating_sub(text.len() + FOOTER.len() + 2);
@@ -218,6 +228,16 @@ impl Record {
             last_restart: fields.timestamp("last-restart")?,
             due: fields.optional("due")?.unwrap_or(false),
             declared: fields.optional("declared")?,
+            asked: match fields.optional::<String>("asked")? {
+                None => None,
+                Some(reason) => Some(Box::new(Asked {
+                    reason: Reason::from_word(&reason).ok_or(Damaged)?,
+                    by: match fields.optional::<String>("asked-by")? {
+                        None => None,
+                        Some(by) => Some(By::decode(&by).ok_or(Damaged)?),
+                    },
+                })),
+            },
         }))
     }
 }
@@ -300,6 +320,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervise::Via;
     use proptest::prelude::*;
 
     const ID: ProgramId = ProgramId(7);
@@ -340,6 +361,18 @@ mod tests {
         ]
     }
 
+    fn asked() -> impl Strategy<Value = Asked> {
+        let by = (
+            "[^\\pC\\s]{0,16}",
+            prop::sample::select(vec![Via::Api, Via::Hxe, Via::Signal]),
+        );
+        let by = prop::option::of(by.prop_map(|(user, via)| By { user, via }));
+        by.prop_map(|by| Asked {
+            reason: Reason::Stop,
+            by,
+        })
+    }
+
     prop_compose! {
         fn records()(pid in pids())(
             state in states(pid),
@@ -356,6 +389,7 @@ mod tests {
             walls in any::<[Option<i64>; 2]>(),
             due in any::<bool>(),
             declared in prop::option::of(any::<u64>()),
+            asked in prop::option::of(asked()),
         ) -> Record {
             let needs_run = matches!(state, State::Running { .. } | State::Stopping { .. });
             let [start_time, last_restart] = walls.map(|wall| wall.map(Timestamp::from_micros));
@@ -375,6 +409,7 @@ mod tests {
                 last_restart,
                 due,
                 declared,
+                asked: asked.map(Box::new),
             }
         }
     }
@@ -396,6 +431,7 @@ mod tests {
             last_restart: None,
             due: false,
             declared: None,
+            asked: None,
         }
     }
 

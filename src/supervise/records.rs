@@ -1,5 +1,6 @@
 //! The files of run records: `run_dir/<id>/record`, rewritten in place, so that a full `run_dir` stops nothing, and no reader
 //! ever sees half of one (one write within a page). What was planted in the place of one is neither followed nor written.
+//! Behind a record, in the same page, are the last ends of the program's runs.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,11 +11,18 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::ends::{End, KEPT, SLOT};
 use super::record::{Found, LENGTH, Record};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::sys;
 use crate::sys::directory::Directory;
+
+/// Bytes of a record and of all ends.
+const WHOLE: usize = LENGTH + KEPT * SLOT;
+/// How often ends are looked at that are just being written.
+const LOOKS: u32 = 100;
+const _: () = assert!(WHOLE <= 4096, "all of it must be in one page");
 
 /// The records of all programs, and where else a program leaves traces in `run_dir`.
 pub(super) struct Records {
@@ -42,18 +50,73 @@ impl Records {
         file.write_all_at(text.as_bytes(), 0)
     }
 
+    /// The same, together with ends that it has come to: who finds the one finds the others.
+    ///
+    /// # Errors
+    /// As for [`write`](Records::write).
+    pub(super) fn write_ends(
+        &self,
+        id: ProgramId,
+        record: &Record,
+        ends: &[End],
+    ) -> io::Result<()> {
+        let file = self.open(id, OFlags::RDWR | OFlags::CREATE)?;
+        let mut bytes = [b' '; WHOLE];
+        let _ = sys::read_from_start(&file, &mut bytes)?;
+        let mut number = numbered(&bytes, id).last().map_or(0, |(number, _)| *number);
+        for end in ends {
+            number = number.wrapping_add(1);
+            let at = LENGTH + number as usize % KEPT * SLOT;
+            bytes[at..at + SLOT].copy_from_slice(&end.encode(number, id));
+        }
+        bytes[..LENGTH].copy_from_slice(record.encode(id).as_bytes());
+        file.write_all_at(&bytes, 0)
+    }
+
+    /// The last ends of the program's runs in this boot, newest first, each with its number.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn ends(&self, id: ProgramId) -> io::Result<Vec<(u32, End)>> {
+        let file = match self.open_to_read(id)? {
+            None => return Ok(Vec::new()),
+            Some(file) => file,
+        };
+        let mut looks = 0;
+        loop {
+            let mut bytes = [b' '; WHOLE];
+            let _ = sys::read_from_start(&file, &mut bytes)?;
+            let mut ends = numbered(&bytes, id);
+            let newest = ends.last().map_or(0, |(number, _)| *number as usize);
+            looks += 1;
+            // One that is being written just now is not there.
+            if ends.len() >= newest.min(KEPT) || looks == LOOKS {
+                ends.reverse();
+                return Ok(ends);
+            }
+            std::thread::yield_now();
+        }
+    }
+
     /// Reads where the program stood when the last daemon of this boot ended.
     ///
     /// # Errors
     /// It cannot be read, or says what no daemon writes.
     pub(super) fn read(&self, id: ProgramId) -> io::Result<Found> {
-        let file = match self.open(id, OFlags::RDONLY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            opened => opened?,
+        let file = match self.open_to_read(id)? {
+            None => return Ok(Found::Nothing),
+            Some(file) => file,
         };
-        let mut bytes = [0; LENGTH + 1];
+        let mut bytes = [0; WHOLE + 1];
         let len = sys::read_from_start(&file, &mut bytes)?;
-        let text = std::str::from_utf8(&bytes[..len]).ok();
+        let record = match len {
+            LENGTH | WHOLE => &bytes[..LENGTH],
+            _ => &bytes[..len],
+        };
+        if record == [b' '; LENGTH] {
+            return Ok(Found::Nothing);
+        }
+        let text = std::str::from_utf8(record).ok();
         text.and_then(|text| Record::decode(text, id).ok())
             .ok_or_else(|| io::Error::other("the run record is damaged"))
     }
@@ -102,15 +165,29 @@ impl Records {
         Some(run_dir.join(id.to_string()).join(name))
     }
 
-    /// Forgets where the program stood.
+    /// Forgets where the program stood, and keeps how its runs ended.
     ///
     /// # Errors
     /// The system's.
     pub(super) fn remove(&self, id: ProgramId) -> io::Result<()> {
+        if let Some(file) = self.open_to_read(id)?
+            && file.metadata()?.len() == WHOLE as u64
+        {
+            return self
+                .open(id, OFlags::WRONLY)?
+                .write_all_at(&[b' '; LENGTH], 0);
+        }
         let run_dir = self.run_dir.get_to_read();
         match rustix::fs::unlinkat(&run_dir, path(id), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_to_read(&self, id: ProgramId) -> io::Result<Option<std::fs::File>> {
+        match self.open(id, OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
     }
 
@@ -130,6 +207,14 @@ impl Records {
 
 fn path(id: ProgramId) -> String {
     format!("{id}/record")
+}
+
+/// The ends that are whole, oldest first.
+fn numbered(bytes: &[u8; WHOLE], id: ProgramId) -> Vec<(u32, End)> {
+    let slots = bytes[LENGTH..].chunks_exact(SLOT);
+    let mut ends: Vec<_> = slots.filter_map(|slot| End::decode(slot, id)).collect();
+    ends.sort_by_key(|(number, _)| *number);
+    ends
 }
 
 #[cfg(test)]

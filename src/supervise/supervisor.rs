@@ -12,6 +12,7 @@ use rustix::process::Rlimit;
 
 use super::adopted::Adoptions;
 use super::cgroups::Cgroups;
+use super::ends::{Asked, By, End, Reason};
 use super::events::{Events, Listener};
 use super::launch::{self, Base};
 use super::record::Record;
@@ -260,28 +261,47 @@ impl Supervisor {
     }
 
     /// Stops the program if it runs, then removes its definition and its logs, then answers.
-    pub fn delete(&self, id: ProgramId, caller: Caller<()>) {
+    pub fn delete(&self, id: ProgramId, by: By, caller: Caller<()>) {
         if let Err(refusal) = self.refuse_declared(id) {
             return caller(Err(refusal));
         }
-        self.post(id, Mail::Delete(caller));
+        let (reason, by) = (Reason::Delete, Some(by));
+        self.post(id, Mail::Delete(Box::new(Asked { reason, by }), caller));
     }
 
     /// Sends a command to the program's watcher, which answers when it is done.
-    pub fn send(&self, id: ProgramId, command: Command, caller: Caller<Done>) {
-        self.post(id, Mail::Command(command, caller));
+    pub fn send(&self, id: ProgramId, command: Command, by: By, caller: Caller<Done>) {
+        self.post(id, Mail::Command(Box::new((command, by)), caller));
+    }
+
+    /// How the last runs of a program ended in this boot, newest first, each with its number.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn ends(&self, id: ProgramId) -> io::Result<Vec<(u32, End)>> {
+        self.records.ends(id)
     }
 
     pub(super) fn is_ending(&self) -> bool {
         self.closed.get() == Some(&ending::STOPPING)
     }
 
-    /// Puts on record where a program stands. Its directory is made anew where somebody removed it.
-    pub(super) fn put_on_record(&self, id: ProgramId, record: &Record) -> io::Result<()> {
-        match self.records.write(id, record) {
+    /// Puts on record where a program stands, with the `ends` that it has come to. Its directory is made anew where somebody
+    /// removed it.
+    pub(super) fn put_on_record(
+        &self,
+        id: ProgramId,
+        record: &Record,
+        ends: &[End],
+    ) -> io::Result<()> {
+        let write = || match ends {
+            [] => self.records.write(id, record),
+            ends => self.records.write_ends(id, record, ends),
+        };
+        match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.logs.make_run_dir(id)?;
-                self.records.write(id, record)
+                write()
             }
             done => done,
         }
@@ -404,10 +424,10 @@ impl Supervisor {
         };
         drop(programs);
         match refused {
-            Some((Mail::Command(_, caller) | Mail::Renew { caller, .. }, refusal)) => {
+            Some((Mail::Command(_, caller) | Mail::Renew(_, caller), refusal)) => {
                 caller(Err(refusal));
             }
-            Some((Mail::Delete(caller), refusal)) => caller(Err(refusal)),
+            Some((Mail::Delete(_, caller), refusal)) => caller(Err(refusal)),
             Some((
                 Mail::Autostart | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake,
                 _,

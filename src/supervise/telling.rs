@@ -48,7 +48,7 @@ pub(super) fn line(happening: &Happening, stop_timeout: Duration) -> (Level, Str
 }
 
 /// "exited with code 3", "was ended by signal KILL".
-fn describe(exit: Exit) -> String {
+pub(super) fn describe(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal(signal) => format!("was ended by signal {signal}"),

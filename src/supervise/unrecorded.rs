@@ -133,6 +133,7 @@ impl Unrecorded {
             last_restart: None,
             due: false,
             declared: None,
+            asked: None,
         }
     }
 }

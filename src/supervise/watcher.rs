@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::adopted::Adopted;
+use super::ends::{Asked, By, End, Reason};
 use super::leftovers::Traces;
 use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, Saved, State};
 use super::record::{self, Record};
@@ -21,33 +22,20 @@ use crate::program::{MaxRestarts, ProgramId};
 use crate::report;
 use crate::sys::fault;
 use crate::sys::memory::Stack;
-use crate::sys::process::Pid;
+use crate::sys::process::{Pid, Usage};
 
 /// Mails that may wait; a caller beyond is told that the program is busy.
 pub(super) const MAILBOX: usize = 8;
 
-/// What callers are told who wait for what another daemon will end.
-pub(super) const LEAVING: Refusal =
-    Refusal::Busy("Another hxe takes over: what was asked for goes on, ask again how it ended");
-/// The same to who came too late.
-const LEFT: Refusal = Refusal::Busy("Another hxe takes over: try again in a moment");
-
-/// The same to who wants a program removed that is still being stopped.
-const LEAVING_FIRST: Refusal = Refusal::Busy(
-    "Another hxe takes over: the program is being stopped, and is not removed yet; ask for that again",
-);
-
 /// What a watcher is told.
 pub(super) enum Mail {
-    Command(Command, Caller<Done>),
+    /// With who asks.
+    Command(Box<(Command, By)>, Caller<Done>),
     /// Restart the process if it was started with another definition than the one that holds. Where nobody knows:
-    /// if it `changed`.
-    Renew {
-        changed: bool,
-        caller: Caller<Done>,
-    },
+    /// if it changed.
+    Renew(Box<Renewal>, Caller<Done>),
     /// Stop, then remove the program.
-    Delete(Caller<()>),
+    Delete(Box<Asked>, Caller<()>),
     /// It is to be started as the daemon does, now or by the next one.
     Due,
     /// Start, as the daemon does.
@@ -58,6 +46,13 @@ pub(super) enum Mail {
     Leave(SyncSender<()>),
     /// Something may have changed: the process may have ended, the definition may be new.
     Wake,
+}
+
+/// What a reload asks for.
+pub(super) struct Renewal {
+    /// The definition has changed in what matters to the process.
+    pub(super) changed: bool,
+    pub(super) by: Option<By>,
 }
 
 /// A program's snapshot, for all who read.
@@ -101,6 +96,16 @@ struct Run {
     adopted: Option<Adopted>,
 }
 
+/// A run that has ended and been cleared up after.
+struct Dead {
+    run: Run,
+    /// When that was seen.
+    ended: (BootTime, Timestamp),
+    /// When all that it wrote was in its log.
+    logged: BootTime,
+    usage: Option<Usage>,
+}
+
 /// What is shown of the present or last run.
 #[derive(Default)]
 struct Last {
@@ -112,6 +117,8 @@ struct Last {
     left_behind: Vec<LeftBehind>,
     /// As in the record.
     declared: Option<u64>,
+    /// Who asked for the end of the run, which has not come to it yet.
+    asked: Option<Box<Asked>>,
 }
 
 impl Last {
@@ -125,6 +132,7 @@ impl Last {
             last_restart: self.last_restart,
             due: false,
             declared: self.declared,
+            asked: self.asked.clone(),
         }
     }
 }
@@ -139,8 +147,10 @@ pub(super) struct Watcher {
     mailbox: SyncSender<Mail>,
     machine: Machine<Asker>,
     run: Option<Run>,
-    /// A run that has ended and been cleared up after, until its end is on record.
-    dead: Option<Run>,
+    /// A run that has ended, until its end is on record.
+    dead: Option<Box<Dead>>,
+    /// Ends that are not on record yet.
+    ends: Vec<End>,
     last: Last,
     /// What the run record says, and the generation of the directory that it is in.
     recorded: Option<(u32, Record)>,
@@ -170,6 +180,7 @@ impl Watcher {
             machine: Machine::default(),
             run: None,
             dead: None,
+            ends: Vec::new(),
             last: Last {
                 declared,
                 ..Last::default()
@@ -237,9 +248,15 @@ impl Watcher {
             (mail, _) => mail,
         };
         match mail {
-            Some(Mail::Command(command, caller)) => self.command(command, caller),
-            Some(Mail::Renew { changed, caller }) => self.renew(changed, caller),
-            Some(Mail::Delete(caller)) => self.delete(caller),
+            Some(Mail::Command(request, caller)) => {
+                let (command, by) = *request;
+                self.command(command, by, caller);
+            }
+            Some(Mail::Renew(renewal, caller)) => self.renew(*renewal, caller),
+            Some(Mail::Delete(asked, caller)) => {
+                self.ask(asked);
+                self.delete(caller);
+            }
             Some(Mail::Due) => {
                 self.due = true;
                 self.record();
@@ -258,10 +275,20 @@ impl Watcher {
         }
     }
 
-    fn command(&mut self, command: Command, caller: Caller<Done>) {
+    fn command(&mut self, command: Command, by: By, caller: Caller<Done>) {
         let asker = Asker::Command;
         // Who asks for something else has the last word.
         self.due &= matches!(command, Command::Signal(_));
+        let reason = match command {
+            Command::Stop { .. } if self.supervisor.is_ending() => Some(Reason::Shutdown),
+            Command::Stop { .. } => Some(Reason::Stop),
+            Command::Restart => Some(Reason::Restart),
+            Command::Start | Command::Signal(_) => None,
+        };
+        if let Some(reason) = reason {
+            let by = Some(by);
+            self.ask(Box::new(Asked { reason, by }));
+        }
         match command {
             Command::Start => self.step(Event::Start(asker(caller))),
             Command::Stop { force } => {
@@ -280,6 +307,8 @@ impl Watcher {
         let mut told = Vec::new();
         while let Some(event) = events.pop_front() {
             let policy = self.policy();
+            let end = self.end(&event, &policy);
+            self.ends.extend(end);
             let effects = self.machine.step(event, BootTime::now(), &policy);
             let is_idle = effects.is_empty();
             fault::point_unless(is_idle, "decided");
@@ -359,35 +388,9 @@ impl Watcher {
         }
     }
 
-    /// Lets go of the program as it is: what is wanted stands in its record, and who waits is told to ask again.
-    fn leave(&mut self) {
-        for asker in self.machine.release() {
-            match asker {
-                Asker::Command(caller) => caller(Err(LEAVING)),
-                Asker::Delete(caller) => caller(Err(LEAVING_FIRST)),
-            }
-        }
-        self.gone = Some(Gone::Left);
-    }
-
-    /// Removes the program if nothing of it runs; else stops it and comes back.
-    fn delete(&mut self, caller: Caller<()>) {
-        if let Some(gone) = self.gone {
-            return caller(Err(gone.refusal()));
-        }
-        if self.run.is_some() || matches!(self.machine.state(), State::Backoff { .. }) {
-            return self.step(Event::Stop {
-                caller: Asker::Delete(caller),
-                force: false,
-            });
-        }
-        let removed = self.supervisor.remove(self.id);
-        self.gone = removed.is_ok().then_some(Gone::Removed);
-        caller(removed);
-    }
-
     /// Has the definition that holds now take effect on what runs, or is about to.
-    fn renew(&mut self, changed: bool, caller: Caller<Done>) {
+    fn renew(&mut self, renewal: Renewal, caller: Caller<Done>) {
+        let Renewal { changed, by } = renewal;
         let snapshot = self.published.get();
         let definition = &snapshot.program.definition;
         let wanted = match self.machine.phase() {
@@ -400,10 +403,12 @@ impl Watcher {
             Phase::Failed => changed && definition.enabled,
             Phase::Stopped | Phase::Stopping | Phase::Exited => false,
         };
-        match wanted {
-            true => self.step(Event::Restart(Asker::Command(caller))),
-            false => caller(Ok(self.done())),
+        if !wanted {
+            return caller(Ok(self.done()));
         }
+        let reason = Reason::Reload;
+        self.ask(Box::new(Asked { reason, by }));
+        self.step(Event::Restart(Asker::Command(caller)));
     }
 
     fn note(&self, level: Level, text: &str) {
@@ -455,34 +460,11 @@ impl Watcher {
     }
 }
 
-/// Why a program is no longer ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gone {
-    Removed,
-    /// To another daemon.
-    Left,
-}
-
-impl Gone {
-    fn refusal(self) -> Refusal {
-        match self {
-            Gone::Removed => Refusal::NotFound,
-            Gone::Left => LEFT,
-        }
-    }
-
-    /// Answers mail that came too late.
-    fn refuse(self, mail: Mail) {
-        match mail {
-            Mail::Command(_, caller) | Mail::Renew { caller, .. } => caller(Err(self.refusal())),
-            Mail::Delete(caller) => caller(Err(self.refusal())),
-            Mail::Autostart | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
-        }
-    }
-}
-
+mod gone;
 mod resume;
 mod run;
+
+use gone::Gone;
 
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,51 @@ pub fn peek_exit(pid: Pid) -> io::Result<Option<ExitStatus>> {
     wait(pid, options)
 }
 
+/// What a process used that has ended, with what it has waited for. Source: getrusage(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub cpu_micros: u64,
+    /// The most that one of them had resident.
+    pub max_rss_kib: u64,
+}
+
+/// As the kernel has it, and not libc, where times may be wider. Source: waitid(2), getrusage(2).
+#[repr(C)]
+#[derive(Default)]
+struct KernelRusage {
+    user: [libc::c_long; 2],
+    system: [libc::c_long; 2],
+    maxrss: libc::c_long,
+    rest: [libc::c_long; 13],
+}
+
+/// Looks what our child used, which has ended and stays as it is; `None`: it has not, or is not our child.
+pub fn usage_of(pid: Pid) -> Option<Usage> {
+    let mut usage = KernelRusage::default();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel takes plain numbers, no place for siginfo, and writes a struct of this layout.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PID,
+            pid.0,
+            std::ptr::null_mut::<libc::siginfo_t>(),
+            options,
+            &raw mut usage,
+        )
+    };
+    // Field widths differ between platforms; none is negative.
+    #[allow(clippy::unnecessary_cast)]
+    let wide = |field: libc::c_long| field as u64;
+    let micros = |[seconds, micros]: [libc::c_long; 2]| wide(seconds) * 1_000_000 + wide(micros);
+    let found = Usage {
+        cpu_micros: micros(usage.user) + micros(usage.system),
+        max_rss_kib: wide(usage.maxrss),
+    };
+    // One that runs leaves it untouched, and every process that ran has had a page.
+    (result == 0 && found.max_rss_kib > 0).then_some(found)
+}
+
 /// Reaps our child if it has ended. From here on its pid may be somebody else's.
 ///
 /// # Errors

@@ -22,6 +22,8 @@ mod define;
 mod disk;
 /// What a program finds when it starts: user, directory, variables, descriptors.
 mod environment;
+/// How the last runs ended.
+mod exits;
 /// Logs as they are written.
 mod follow;
 /// Run records that say what is not so, and databases that know nothing of what runs.

@@ -24,7 +24,7 @@ impl Policy {
         self.auto_restart && self.max_restarts != MaxRestarts::AtMost(0)
     }
 
-    pub(super) fn is_success(&self, exit: Exit) -> bool {
+    pub fn is_success(&self, exit: Exit) -> bool {
         matches!(exit, Exit::Code(code) if self.success_exit_codes.contains(&code))
     }
 }

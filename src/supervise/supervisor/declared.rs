@@ -12,8 +12,9 @@ use super::{AUTOSTART_PATIENCE, NO_DESCRIPTORS, Supervisor, wait_until_reached};
 use crate::program::{Declaration, Declarations, Program, ProgramId};
 use crate::report;
 use crate::store;
+use crate::supervise::ends::{Asked, Reason};
 use crate::supervise::record::{Found, Record};
-use crate::supervise::watcher::Mail;
+use crate::supervise::watcher::{Mail, Renewal};
 use crate::supervise::{Caller, Done, Phase, Refusal, Settings, Snapshot, launch};
 
 /// What the files change, known and kept, but not carried out yet.
@@ -314,7 +315,8 @@ impl Supervisor {
                     Err(refusal) => (snapshot.program.id, change.failed(&refusal)),
                 });
             });
-            self.post(*id, Mail::Delete(caller));
+            let (reason, by) = (Reason::Reload, None);
+            self.post(*id, Mail::Delete(Box::new(Asked { reason, by }), caller));
         }
         let changes = removals.wait();
         // Only now: a daemon that dies before finds them in the store, and in no file.
@@ -349,7 +351,8 @@ impl Supervisor {
                     Err(refusal) => (id, change.failed(&refusal)),
                 });
             });
-            self.post(id, Mail::Renew { changed, caller });
+            let renewal = Box::new(Renewal { changed, by: None });
+            self.post(id, Mail::Renew(renewal, caller));
         }
         renewals
     }

@@ -8,7 +8,7 @@ use super::{Supervisor, wait_until_reached};
 use crate::clock::BootTime;
 use crate::report;
 use crate::supervise::watcher::Mail;
-use crate::supervise::{Caller, Command, Done, Snapshot};
+use crate::supervise::{By, Caller, Command, Done, Snapshot};
 
 /// What is said to who wants a change while all programs are stopped.
 pub(super) const STOPPING: &str = "hxe is stopping: try again when it has started anew";
@@ -49,7 +49,8 @@ impl Supervisor {
         for (snapshot, mailbox) in running {
             let held = sender.clone();
             let caller: Caller<Done> = Box::new(move |_| drop(held));
-            match mailbox.try_send(Mail::Command(Command::Stop { force: false }, caller)) {
+            let stop = (Command::Stop { force: false }, By::SIGNAL);
+            match mailbox.try_send(Mail::Command(Box::new(stop), caller)) {
                 // Signalled before the next one is.
                 Ok(()) if snapshot.pid.is_some() => {
                     wait_until_reached(&mailbox, in_order_until.since(BootTime::now()));

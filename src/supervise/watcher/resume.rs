@@ -31,6 +31,7 @@ impl Watcher {
         self.last.started_at = record.started_at;
         self.last.start_time = record.start_time;
         self.last.last_restart = record.last_restart;
+        self.last.asked = record.asked;
         let is_starting = matches!(record.machine.state, State::Starting { .. });
         match record.run {
             // The start was wanted and did not come to a process.
@@ -104,7 +105,7 @@ impl Watcher {
 
     fn clear_up_after_gone(&mut self, run: record::Run, exit: Exit) {
         let run = self.run(run, None, Origin::EarlierGone);
-        self.clear_up_after(run, exit);
+        self.clear_up_after(run, exit, None);
     }
 
     fn run(&self, run: record::Run, adopted: Option<Adopted>, origin: Origin) -> Run {

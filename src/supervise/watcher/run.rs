@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Asker, Event, Last, Run, Watcher};
+use super::{Asker, Dead, Event, Last, Run, Watcher};
 use crate::clock::{BootTime, Timestamp};
 use crate::logs::Level;
 use crate::program::Signal;
 use crate::report;
 use crate::supervise::cgroups::Cgroup;
+use crate::supervise::ends::{Asked, End, KEPT, Reason};
 use crate::supervise::leftovers::{self, Traces};
-use crate::supervise::machine::State;
+use crate::supervise::machine::{Policy, State};
 use crate::supervise::record::Record;
 use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
-use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::process::{self, ExitStatus, Pid, Usage};
 use crate::sys::{fault, procfs};
 
 /// A run that ends sooner and leaves processes behind has most likely put itself into the background.
@@ -55,6 +56,7 @@ impl Watcher {
             last_restart: (self.machine.restarts() > 0).then_some(start_time),
             left_behind: Vec::new(),
             declared: self.last.declared,
+            asked: None,
         };
         let started_with = program.definition.fingerprint();
         let cgroup = self.cgroup(&run_id);
@@ -90,7 +92,7 @@ impl Watcher {
                     definition: Some(started_with),
                 };
                 let record = last.record(self.machine.save(), Some(run));
-                supervisor.put_on_record(self.id, &record)?;
+                supervisor.put_on_record(self.id, &record, &[])?;
                 fault::point("fork recorded");
                 Ok(())
             },
@@ -139,26 +141,29 @@ impl Watcher {
     /// kept. It is reaped once that is on record, so that until then its pid is nobody else's and its end is not lost.
     pub(super) fn see_end(&mut self) -> Option<Exit> {
         let run = self.run.as_ref()?;
-        let status = match &run.adopted {
+        let (status, usage) = match &run.adopted {
             None => match process::peek_exit(run.pid) {
                 Ok(None) => return None,
-                Ok(status) => status,
+                Ok(status) => (status, process::usage_of(run.pid)),
                 // Somebody else reaped it.
-                Err(_) => None,
+                Err(_) => (None, None),
             },
-            Some(adopted) if adopted.has_ended() => adopted.exit_status(&self.supervisor.link),
+            Some(adopted) if adopted.has_ended() => {
+                (adopted.exit_status(&self.supervisor.link), None)
+            }
             Some(_) => return None,
         };
         let run = self.run.take()?;
         let exit = exit(status);
         fault::point("seen");
-        self.clear_up_after(run, exit);
+        self.clear_up_after(run, exit, usage);
         fault::point("cleared up");
         Some(exit)
     }
 
-    pub(super) fn clear_up_after(&mut self, run: Run, exit: Exit) {
-        let ran = BootTime::now().since(run.since);
+    pub(super) fn clear_up_after(&mut self, run: Run, exit: Exit, usage: Option<Usage>) {
+        let ended = (BootTime::now(), Timestamp::now());
+        let ran = ended.0.since(run.since);
         let sweep = run
             .traces
             .sweep(&self.supervisor.children, self.supervisor.link.guardian());
@@ -186,12 +191,69 @@ impl Watcher {
         self.last.left_behind = sweep.left_behind;
         self.supervisor.logs.end_run(self.id);
         self.last.exit = Some(exit);
-        self.dead = Some(run);
+        self.dead = Some(Box::new(Dead {
+            run,
+            ended,
+            logged: BootTime::now(),
+            usage,
+        }));
+    }
+
+    /// Takes note of who asks for the end of the run, unless somebody did before.
+    pub(super) fn ask(&mut self, asked: Box<Asked>) {
+        if matches!(self.machine.state(), State::Running { .. }) {
+            self.last.asked = Some(asked);
+        }
+    }
+
+    /// The end of a run, or that it could not begin, if it is that what happens.
+    pub(super) fn end(&mut self, event: &Event<Asker>, policy: &Policy) -> Option<End> {
+        match (event, self.machine.state()) {
+            (Event::Exited(exit), State::Running { .. } | State::Stopping { .. }) => {
+                let dead = self.dead.as_ref()?;
+                let stopping = matches!(self.machine.state(), State::Stopping { .. });
+                let asked = self.last.asked.take().filter(|_| stopping);
+                let (reason, by) = match asked.map(|asked| *asked) {
+                    Some(Asked { reason, by }) => (reason, by),
+                    // An earlier hxe did not say.
+                    None if stopping => (Reason::Stop, None),
+                    None if policy.is_success(*exit) => (Reason::Exit, None),
+                    None => (Reason::Crash, None),
+                };
+                Some(End {
+                    reason,
+                    exit: Some(*exit),
+                    pid: Some(dead.run.pid.number()),
+                    started: self.last.started_at.zip(self.last.start_time),
+                    ended: dead.ended,
+                    logged: dead.logged,
+                    usage: dead.usage,
+                    by,
+                    failure: String::new(),
+                })
+            }
+            (Event::SpawnFailed(failure), State::Starting { .. }) => {
+                let now = BootTime::now();
+                Some(End {
+                    reason: Reason::StartFailed,
+                    exit: None,
+                    pid: None,
+                    started: None,
+                    ended: (now, Timestamp::now()),
+                    logged: now,
+                    usage: None,
+                    by: None,
+                    failure: failure.clone(),
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Reaps the run whose end is on record. From here on its pid may be somebody else's.
     pub(super) fn bury(&mut self) {
-        if let Some(run) = self.dead.take() {
+        if let Some(dead) = self.dead.take() {
+            let run = dead.run;
             match run.traces.origin {
                 leftovers::Origin::Own => drop(process::reap(run.pid)),
                 leftovers::Origin::Earlier | leftovers::Origin::EarlierGone => {
@@ -217,14 +279,22 @@ impl Watcher {
         };
         let generation = self.supervisor.records.generation();
         let recorded = self.recorded.as_ref();
-        if recorded.is_some_and(|(then, known)| *then == generation && *known == record) {
+        if self.ends.is_empty()
+            && recorded.is_some_and(|(then, known)| *then == generation && *known == record)
+        {
             return;
         }
-        match self.supervisor.put_on_record(self.id, &record) {
-            Ok(()) => self.recorded = Some((generation, record)),
+        match self.supervisor.put_on_record(self.id, &record, &self.ends) {
+            Ok(()) => {
+                self.recorded = Some((generation, record));
+                // Without the memory that it took.
+                self.ends = Vec::new();
+            }
             Err(error) => {
                 // Tried again with the next thing that happens.
                 self.recorded = None;
+                let lost = self.ends.len().saturating_sub(KEPT);
+                self.ends.drain(..lost);
                 let reason = sys::reason(&error);
                 report::warn(format_args!(
                     "the run record of {} cannot be written: {reason}",

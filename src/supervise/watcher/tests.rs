@@ -87,14 +87,21 @@ impl World {
     fn command(&mut self, command: Command) -> Receiver<Result<Done, Refusal>> {
         let (caller, answer) = channel();
         let caller = Box::new(move |result| caller.send(result).unwrap());
-        self.watcher.handle(Some(Mail::Command(command, caller)));
+        self.watcher
+            .handle(Some(Mail::Command(Box::new((command, By::SIGNAL)), caller)));
         answer
     }
 
     fn delete(&mut self) -> Receiver<Result<(), Refusal>> {
         let (caller, answer) = channel();
         let caller = Box::new(move |result| caller.send(result).unwrap());
-        self.watcher.handle(Some(Mail::Delete(caller)));
+        self.watcher.handle(Some(Mail::Delete(
+            Box::new(Asked {
+                reason: Reason::Delete,
+                by: None,
+            }),
+            caller,
+        )));
         answer
     }
 
