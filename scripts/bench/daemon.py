@@ -26,9 +26,10 @@ def ask(address, token, method, path, body=None):
 
 
 class Daemon:
-    """A running daemon with the defaults, but without a rate limit. `keys` are of [api], as TOML has them."""
+    """A running daemon with the defaults, but without a rate limit. `keys` are of [api], as TOML has them, `logs` is
+    what is in [logs]."""
 
-    def __init__(self, binary, keys={}, files=0):
+    def __init__(self, binary, keys={}, files=0, logs=""):
         self.home = tempfile.mkdtemp(prefix="hxe-bench-")
         os.chmod(self.home, 0o755)
         path = lambda name: json.dumps(os.path.join(self.home, name))
@@ -38,16 +39,22 @@ class Daemon:
         with open(os.path.join(self.home, "hxe.toml"), "w") as config:
             config.write("[api]\n" + "".join(f"{key} = {value}\n" for key, value in api.items()))
             config.write(f"[storage]\nstate_dir = {path('state')}\nrun_dir = {path('run')}\nlog_dir = {path('log')}\n")
+            config.write(f"[logs]\n{logs}")
             # Not what is installed on the machine.
             config.write(f"[programs]\ninclude = {path('programs.d/*.toml')}\n")
 
+        self.binary = binary
+        self.files = files
+        self.start()
+
+    def start(self):
         def limit():
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+            if self.files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
 
         self.said = open(os.path.join(self.home, "said"), "w+")
         self.process = subprocess.Popen(
-            [binary, "daemon", "--config", os.path.join(self.home, "hxe.toml")],
+            [self.binary, "daemon", "--config", os.path.join(self.home, "hxe.toml")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.said,
@@ -61,8 +68,9 @@ class Daemon:
         self.address = ("127.0.0.1", port)
         self.token = ""
         self.token = self.ask("POST", "/api/auth/login", {"username": "admin", "password": PASSWORD})["token"]
-        # The process that serves is the guardian's only child so far.
-        self.pid = int(read(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split()[0])
+        # The process that serves is the only child of the guardian that is one of its own.
+        children = read(f"/proc/{self.process.pid}/task/{self.process.pid}/children").split()
+        self.pid = next(int(pid) for pid in children if "--guarded" in read(f"/proc/{pid}/cmdline").split("\0"))
 
     def ask(self, method, path, body=None):
         return ask(self.address, self.token, method, path, body)
@@ -81,8 +89,8 @@ class Daemon:
             used += int(fields[11]) + int(fields[12])
         return used / TICKS
 
-    def end(self):
-        """Ends it; whether it was alive."""
+    def stop(self):
+        """Ends it, and leaves its directory; whether it was alive."""
         alive = self.process.poll() is None
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -92,6 +100,11 @@ class Daemon:
             self.process.wait()
         self.process.stdout.close()
         self.said.close()
+        return alive
+
+    def end(self):
+        """Ends it for good; whether it was alive."""
+        alive = self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
         return alive
 
