@@ -72,6 +72,7 @@ export function show(place, program, signal) {
     let early = null;
     let read = {};
     let isWhole = false;
+    let loads = 0;
     const filter = { text: "", levels: new Set(LEVELS), stream: "all" };
 
     const lines = h("div", { class: "lines", role: "log", "aria-live": "off", "aria-label": "Log", tabindex: "0" });
@@ -303,7 +304,9 @@ export function show(place, program, signal) {
     });
 
     async function load() {
-        early = [];
+        loads += 1;
+        const mine = loads;
+        early ??= [];
         let fetched;
         try {
             ({ logs: fetched } = await request("GET", pathOf(program.id, `logs?lines=${FIRST}`)));
@@ -313,7 +316,8 @@ export function show(place, program, signal) {
             }
             fetched = [];
         }
-        if (signal.aborted) {
+        // A later one has begun, and knows more.
+        if (signal.aborted || mine !== loads) {
             return;
         }
         const known = new Known(entries.slice(-3 * FIRST));
