@@ -46,12 +46,15 @@ impl Running {
             .clone()
     }
 
-    /// The address in the line that says that the daemon can answer.
+    /// The address in the line that says that the daemon can answer. That line comes on standard output and on standard
+    /// error, and once it has come on both, all that was said before it is there, too.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.output().lines().find_map(|line| {
+        let output = self.output();
+        let mut said = output.lines().filter_map(|line| {
             let address = line.strip_prefix("hxe: listening on http://")?;
             address.trim_end_matches('/').parse().ok()
-        })
+        });
+        said.nth(1)
     }
 
     pub fn ended(&mut self) -> Option<ExitStatus> {
