@@ -3,7 +3,7 @@
  *     program STAMPS         writes "NANOSECONDS PID" to STAMPS, a line to stdout, and one more for each SIGUSR1
  *     fork STAMPS            the same, and leaves a process behind that has a session of its own
  *     lines STAMPS BYTES RATE   stamps, writes 100-byte lines in 4 KiB writes (RATE bytes a second; 0: at once), stamps, sleeps
- *     check                  reads such lines from stdin: "LINES GAPS LAST"
+ *     check                  reads such lines from stdin, a time in front of each or not: "LINES GAPS LAST"
  *     spawn COUNT STAMPS     milliseconds until COUNT programs have stamped
  *     restart COUNT STAMPS   COUNT times: nanoseconds from kill over waitpid and posix_spawn to the next stamp
  *     hello BYTES            answers everything with as many bytes, a thread for each connection; prints its port
@@ -123,8 +123,9 @@ static int check(void) {
     long long found = 0, gaps = 0, last = -1;
     while ((length = getline(&line, &room, stdin)) > 0) {
         char *end;
-        long long serial = strtoll(line, &end, 10);
-        if (length != 100 || end != line + 11)
+        char *own = line + length - 100;
+        long long serial = length < 100 ? 0 : strtoll(own, &end, 10);
+        if (length < 100 || end != own + 11)
             continue;
         if (last >= 0 && serial != last + 1)
             gaps++;
@@ -347,7 +348,7 @@ static int load(int connections, int milliseconds) {
         bad += clients[i].bad;
     }
     qsort(all, answered, sizeof *all, order);
-    printf("%d %d %u %u\n", answered, bad, answered ? all[answered / 2] : 0, answered ? all[answered / 100 * 99] : 0);
+    printf("%d %d %u %u\n", answered, bad, answered ? all[answered / 2] : 0, answered ? all[(long long)answered * 99 / 100] : 0);
     return 0;
 }
 

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import time
 
-from supervisors import alive, changed, read, wait_for
+from supervisors import Cannot, alive, changed, read, wait_for
 
 
 def pss(pids):
@@ -105,43 +105,55 @@ def up(it):
 
 
 def restart(it):
-    """Deaths of ten programs, one after the other, each after more than a second."""
+    """Deaths of the programs, one after the other, each after more than a second, as many as there is time for."""
     took = []
     time.sleep(1.5)
+    end = time.monotonic() + it.options.deaths_s
     for victim in it.programs():
         before = len(it.stamped())
         begin = time.monotonic_ns()
         os.kill(victim, signal.SIGKILL)
         if wait_for(lambda: len(it.stamped()) > before, 40, 0.001):
             took.append((it.stamped()[-1][0] - begin) / 1e6)
+        if time.monotonic() > end:
+            break
     if not took:
-        return {"death to restart, ms": "none"}
+        raise Cannot("it restarted nothing in 40 s")
     return {"death to restart, ms, each": took}
 
 
-def pour(it, size):
-    """The log of one program that writes `size` bytes as fast as it can, measured until all is in files."""
+def pour(it, size, seconds=30):
+    """The log of one program that writes `size` bytes as fast as it can, measured until all is in files, or for so long."""
     begin = it.stamped()[0][0]
     own = it.own()
-    seen, at, used = -1, time.monotonic_ns(), 0
+    seen, at, spent = -1, time.monotonic_ns(), 0
     quiet = 0
     ended = False
-    while quiet < 100:
+    # Nothing new in files for a second: it is over. What is done in the tenth of a second behind the last bytes belongs to
+    # them, what comes later is what an idle supervisor does.
+    while quiet < 100 and time.monotonic_ns() - begin < seconds * 1e9:
         time.sleep(0.01)
-        found, now = cpu(own), log_size(it)
+        now = log_size(it)
         ended = ended or len(it.stamped()) > 1
-        if now != seen or found - used > 0.002:
-            seen, at, used, quiet = now, time.monotonic_ns(), found, 0
+        if now != seen:
+            seen, at, quiet = now, time.monotonic_ns(), 0
         elif ended:
             quiet += 1
-        if time.monotonic_ns() - begin > 120e9:
-            break
-    seconds = (max(at, it.stamped()[-1][0]) - begin) / 1e9
-    counted = 0
+        if quiet <= 10:
+            spent = cpu(own)
+    finish = max(at, it.stamped()[-1][0])
+    name = "with times" if it.times else f"rotation {it.rotation}"
+    if not ended:
+        # What is in files by then is what it can do.
+        return {
+            f"log, {name}, MB/s": round(seen / (finish - begin) * 1e3, 1),
+            f"log, {name}, CPU s/GB": round(spent / max(1, seen) * 1e9, 2),
+        }
     for attempt in range(3):
         # Standard error has a file of its own in most, which is empty here.
         cat = subprocess.Popen(["cat", *it.files()], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         text = subprocess.run([it.options.floor, "check"], stdin=cat.stdout, stdout=subprocess.PIPE, text=True).stdout
+        cat.stdout.close()
         cat.wait()
         counted, gaps, last = map(int, text.split())
         if gaps == 0:
@@ -150,12 +162,14 @@ def pour(it, size):
     total = size // 100
     # What rotation deleted is not lost: only gaps are, and an end that is not there.
     lost = total - counted if it.rotation == "off" else gaps + (total - 1 - last)
-    name = f"rotation {it.rotation}"
-    return {
-        f"log, {name}, MB/s": round(size / seconds / 1e6),
-        f"log, {name}, CPU s/GB": round(used / size * 1e9, 2),
+    found = {
+        f"log, {name}, MB/s": round(size / (finish - begin) * 1e3),
+        f"log, {name}, CPU s/GB": round(spent / size * 1e9, 2),
         f"log, {name}, {'lines lost' if it.rotation == 'off' else 'gaps'}": lost,
     }
+    if it.keeps_times and it.rotation == "off":
+        found |= {title.replace(name, "with times"): value for title, value in found.items()}
+    return found
 
 
 def frame(text):
@@ -166,9 +180,7 @@ def frame(text):
 
 
 def attached(it):
-    """A WebSocket and a follower of a log, where the supervisor is hxe."""
-    if it.name != "hxe":
-        return []
+    """A WebSocket and a follower of a log of hxe."""
     token = it.log_in()
     key = base64.b64encode(os.urandom(16)).decode()
     follower = socket.create_connection(it.address)
@@ -183,29 +195,32 @@ def attached(it):
     for stream, sign in ((follower, b"200"), (web, b"101")):
         stream.settimeout(10)
         if sign not in stream.recv(4096)[:16]:
-            raise RuntimeError("hxe refused a stream")
+            raise Cannot("hxe refused a stream")
     web.sendall(frame(json.dumps({"type": "auth", "token": token})))
     if b"auth.ok" not in web.recv(4096):
-        raise RuntimeError("hxe refused the token")
+        raise Cannot("hxe refused the token")
     return [follower, web]
 
 
-def idle(it):
-    """A time in which nothing happens."""
-    streams = attached(it)
-    time.sleep(3)
-    own = it.own()
-    before = switches(own), cpu(own), written(own)
-    time.sleep(it.options.idle_seconds)
-    after = switches(own), cpu(own), written(own)
-    for stream in streams:
-        stream.close()
-    span = f"in {it.options.idle_seconds} s"
-    return {
-        f"idle, switches {span}": after[0] - before[0],
-        f"idle, CPU ms {span}": round((after[1] - before[1]) * 1000, 2),
-        f"idle, bytes written {span}": after[2] - before[2],
-    }
+def idle(its, seconds):
+    """A time in which nothing happens, the same for all: what each of them uses is counted by itself. For each its figures."""
+    time.sleep(5)
+    every = [(it, it.own()) for it in its]
+    before = [(switches(own), cpu(own), written(own)) for _, own in every]
+    time.sleep(seconds)
+    found = []
+    for (it, own), begin in zip(every, before):
+        after = switches(own), cpu(own), written(own)
+        if not all(map(alive, own)):
+            # What has ended took its counts along: that is no rest.
+            found.append({})
+            continue
+        found.append({
+            f"idle, switches in {seconds} s": after[0] - begin[0],
+            f"idle, CPU ms in {seconds} s": round((after[1] - begin[1]) * 1000, 2),
+            f"idle, bytes written in {seconds} s": after[2] - begin[2],
+        })
+    return found
 
 
 def load(floor, port, request, connections, keeps, milliseconds):
@@ -216,7 +231,7 @@ def load(floor, port, request, connections, keeps, milliseconds):
     text = subprocess.run(command, input=whole, stdout=subprocess.PIPE, text=True, timeout=60).stdout
     answered, bad, p50, p99 = map(int, text.split())
     name = f"API, {connections} {'kept' if keeps else 'new'}"
-    found = {f"{name}, req/s": round(answered * 1000 / milliseconds), f"{name}, p50/p99 us": f"{p50}/{p99}"}
+    found = {f"{name}, req/s": round(answered * 1000 / milliseconds), f"{name}, p50 us": p50, f"{name}, p99 us": p99}
     if bad:
         found[f"{name}, not answered"] = bad
     return found
@@ -232,8 +247,6 @@ def loads(floor, port, request, milliseconds):
 
 def api(it):
     at = it.api()
-    if at is None:
-        return {}
     time.sleep(1)
     return loads(it.options.floor, at[0], at[1] + "\r\n\r\n" + (at[2] if len(at) > 2 else ""), it.options.load_ms)
 
@@ -247,6 +260,14 @@ def name_of(pid, it):
     return word[:24]
 
 
+ROLES = {
+    "runsv": ["what watches one program"], "s6-supervise": ["what watches one program"],
+    "svlogd": ["what logs one program"], "s6-log": ["what logs one program"],
+    # Of hxe, which has one for all of them.
+    "daemon": ["what watches one program", "what logs one program"],
+}
+
+
 def killed(it):
     """SIGKILL of a process of each kind, the main one last; init brings nothing back here."""
     found = {}
@@ -254,25 +275,47 @@ def killed(it):
     time.sleep(1)
     for pid in it.own():
         kinds.setdefault(name_of(pid, it), pid)
-    order = sorted(kinds.items(), key=lambda item: item[1] == it.main_pid())
+    main = it.main_pid()
+    order = sorted(kinds.items(), key=lambda item: item[1] == main)
     for kind, pid in order:
         if not alive(pid):
             continue
         before, before_pongs = set(it.programs()), pongs(it)
         os.kill(pid, signal.SIGKILL)
-        time.sleep(3)
-        after = it.programs()
-        for program in after:
-            os.kill(program, signal.SIGUSR1)
-        time.sleep(1)
-        after_pongs = pongs(it)
-        kept = {program for program in after if after_pongs[program] > before_pongs[program]}
-        still = [program for program in after if alive(program)]
-        found[f"SIGKILL of {'it' if pid == it.main_pid() else kind}"] = (
-            f"{kind}: {len(before & set(still))}/{len(before)} run on, {len(set(still) - before)} new,"
-            f" {len(set(after)) - len(still)} die at their next line, {len(kept)} logged"
-        )
+        time.sleep(2)
+        told = outcome(it, before, before_pongs)
+        for role in ["its main process"] if pid == main else ROLES.get(kind, [kind]):
+            found[f"SIGKILL of {role}"] = told
     return found
+
+
+def respawned(it):
+    """SIGKILL of the main process, which is started again a second later, as init does it."""
+    time.sleep(1)
+    before, before_pongs = set(it.programs()), pongs(it)
+    os.kill(it.main_pid(), signal.SIGKILL)
+    time.sleep(1)
+    it.start_again()
+    time.sleep(5)
+    return {"SIGKILL of its main process, started again": outcome(it, before, before_pongs)}
+
+
+def outcome(it, before, before_pongs):
+    """What became of the programs of `before`, as text; each is made to say one line."""
+    after = it.programs()
+    for program in after:
+        os.kill(program, signal.SIGUSR1)
+    time.sleep(1)
+    after_pongs = pongs(it)
+    kept = {program for program in after if after_pongs[program] > before_pongs[program]}
+    still = {program for program in after if alive(program)}
+    told = [f"{len(before & still)} of {len(before)} run on"]
+    if new := len(still - before):
+        told.append(f"{new} started beside them" if before & set(after) else f"{new} started")
+    if dead := len(set(after) - still):
+        told.append(f"{dead} died at their next line")
+    told.append(f"{len(kept)} logged" if not it.no_capture else "logs are their own")
+    return ", ".join(told)
 
 
 def leftovers(it):
@@ -325,8 +368,6 @@ def all_files(it):
 
 def flash(it):
     """Bytes that hxe writes for what it is told, and for a program that dies."""
-    if it.name != "hxe":
-        return {}
     found = {}
 
     def measure(what, action):
@@ -336,7 +377,8 @@ def flash(it):
         action()
         time.sleep(1)
         changed = [path for path, kept in stored().items() if sizes.get(path) != kept]
-        found[f"flash, {what}"] = f"{written(it.own()) - before} B, {len(changed)} files"
+        found[f"flash, bytes written, {what}"] = written(it.own()) - before
+        found[f"flash, files changed, {what}"] = len(changed)
 
     def stored():
         paths = [os.path.join(at, name) for place in ("state", "log") for at, _, names in os.walk(it.dir / place) for name in names]
@@ -361,45 +403,62 @@ def flash(it):
     return found
 
 
-def floors(options, directory):
-    """The physical floor, measured as the supervisors are, under the name it has in the table."""
-    found = {}
-    stamps = os.path.join(directory, "floor-stamps")
+class Floor:
+    """The physical floor, measured as the supervisors are, under the names that they have. For each measure that has one a
+    method, which gives figures by column and name."""
 
-    def helper(*arguments):
-        open(stamps, "w").close()
-        return subprocess.run([options.floor, *arguments], stdout=subprocess.PIPE, text=True, timeout=120).stdout.split()
+    MEASURES = ("up", "restart", "pour", "api")
 
-    wanted = options.measure.split(",")
-    if "up" in wanted:
-        found["until 100 run, ms"] = round(float([word for word in helper("spawn", "100", stamps) if word != "ready"][-1]), 1)
-    if "restart" in wanted:
-        took = [int(word) / 1e6 for word in helper("restart", "20", stamps) if word.isdigit()]
-        found["death to restart, ms, each"] = took
-    if "pour" in wanted:
-        for name, command in (("file", '"$0" lines "$1" "$2" 0 >"$3"'), ("cat", '"$0" lines "$1" "$2" 0 | cat >"$3"')):
-            open(stamps, "w").close()
-            target = os.path.join(directory, "floor-log")
-            shell = subprocess.Popen(
-                ["/bin/sh", "-c", command, options.floor, stamps, str(options.megabytes * 1000000), target],
-                start_new_session=True,
-            )
-            wait_for(lambda: read(stamps).count("\n") > 1, 120, 0.001)
-            at = [int(line.split()[0]) for line in read(stamps).splitlines()]
-            os.killpg(shell.pid, signal.SIGKILL)
-            shell.wait()
-            os.unlink(target)
-            found[f"log, program {'> file' if name == 'file' else 'through cat > file'}, MB/s"] = round(
-                options.megabytes * 1e9 / (at[1] - at[0])
-            )
-    if "api" in wanted:
-        server = subprocess.Popen([options.floor, "hello", "3500"], stdout=subprocess.PIPE, text=True)
-        port = int(server.stdout.readline())
-        found |= loads(options.floor, port, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", options.load_ms)
-        server.kill()
-        server.wait()
-        server.stdout.close()
-    return found
+    def __init__(self, options, directory):
+        self.options = options
+        self.stamps = os.path.join(directory, "floor-stamps")
+        self.log = os.path.join(directory, "floor-log")
+
+    def helper(self, *arguments):
+        open(self.stamps, "w").close()
+        command = [self.options.floor, *arguments, self.stamps]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120).stdout.split()
+
+    def up(self):
+        return {"floor": {"until 100 run, ms": round(float([word for word in self.helper("spawn", "100") if word != "ready"][-1]), 1)}}
+
+    def restart(self):
+        return {"floor": {"death to restart, ms, each": [int(word) / 1e6 for word in self.helper("restart", "40") if word.isdigit()]}}
+
+    def pour(self):
+        """The programs' own CPU is nobody's: what cat uses beside that is a supervisor's."""
+        found = {}
+        for column, command in (("> file", '"$0" lines "$1" "$2" 0 >"$3"'), ("cat > file", '"$0" lines "$1" "$2" 0 | cat >"$3"')):
+            open(self.stamps, "w").close()
+            arguments = [self.options.floor, self.stamps, str(self.options.megabytes * 1000000), self.log]
+            shell = subprocess.Popen(["/bin/sh", "-c", command, *arguments], start_new_session=True)
+            try:
+                if not wait_for(lambda: read(self.stamps).count("\n") > 1, 60, 0.001):
+                    raise Cannot("program > file did not end in a minute")
+                at = [int(line.split()[0]) for line in read(self.stamps).splitlines()]
+            finally:
+                os.killpg(shell.pid, signal.SIGKILL)
+                shell.wait()
+                os.unlink(self.log)
+            found[column] = {"log, rotation off, MB/s": round(self.options.megabytes * 1e9 / (at[1] - at[0]))}
+        return found
+
+    def api(self):
+        servers = {"C": [self.options.floor, "hello", "3500"]}
+        if self.options.hello:
+            servers["tiny_http"] = [self.options.hello, "3500"]
+        found = {}
+        for column, command in servers.items():
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            try:
+                port = int(server.stdout.readline())
+                request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                found[column] = loads(self.options.floor, port, request, self.options.load_ms)
+            finally:
+                server.kill()
+                server.wait()
+                server.stdout.close()
+        return found
 
 
 def mount_full(it):

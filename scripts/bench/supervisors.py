@@ -1,5 +1,6 @@
 """The supervisors that peers.py measures, each as its manual would have it set up."""
 
+import functools
 import glob
 import json
 import os
@@ -14,6 +15,10 @@ import time
 from daemon import ask
 
 API_PASSWORD = "password"
+
+
+class Cannot(Exception):
+    """A supervisor cannot do what is to be measured, or cannot be had. The reason is for the table."""
 
 
 def read(path):
@@ -73,11 +78,25 @@ def tree_size(*places):
     return total
 
 
-def packages(*patterns):
-    """Bytes of the Debian packages that are installed, as dpkg says it."""
-    query = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Installed-Size}\n", *patterns]
-    found = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
-    return sum(int(line.split()[1]) * 1024 for line in found.splitlines() if line.startswith("ii"))
+@functools.cache
+def closure(*names):
+    """Debian packages to be installed where there is none at all, as apt-get says it."""
+    command = ["apt-get", "-s", "-o", "Dir::State::status=/dev/null", "--no-install-recommends", "install", *names]
+    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
+    return {line.split()[1].split(":")[0] for line in text.splitlines() if line.startswith("Inst ")}
+
+
+def packages(*names):
+    """Bytes of Debian packages with all that they depend on, but for what every Debian has: none is recommended only."""
+    query = ["dpkg-query", "-W", "-f", "${Package} ${Priority}\n"]
+    text = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
+    everywhere = closure(*(line.split()[0] for line in text.splitlines() if line.endswith(" required")))
+    found = closure(*names) - everywhere
+    if not everywhere or not found:
+        raise Cannot(f"apt-get does not say how large {' and '.join(names)} would be")
+    command = ["apt-cache", "show", "--no-all-versions", *found]
+    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
+    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Installed-Size:"))
 
 
 def libraries(binary):
@@ -90,17 +109,28 @@ def libraries(binary):
 class Supervisor:
     """One that runs `count` programs, `command` each, with their output in files below `self.logs`.
 
-    `rotation` is "default", or "off" for log files that grow without end."""
+    `rotation` is "default", or "off" for log files that grow without end; `times` is whether lines are to get times."""
 
     name = ""
     binaries = ()
-    captures = True
+    # Reasons why something cannot be measured; "" where it can.
+    no_capture = ""
+    no_rotation = ""
+    no_times = ""
+    no_api = ""
+    # Whether lines always get times.
+    keeps_times = False
+    # What a reader must know to judge its figures.
+    remark = ""
 
-    def __init__(self, directory, options, count=10, what=("program",), rotation="default"):
+    def __init__(self, directory, options, count=10, what=("program",), rotation="default", times=False, restful=False):
         self.dir = pathlib.Path(directory)
         self.options = options
         self.count = count
         self.rotation = rotation
+        self.times = times
+        # To be measured while it has nothing to do: where rest and speed exclude each other, rest.
+        self.restful = restful
         self.main = None
         self.logs = self.dir / "log"
         self.logs.mkdir(mode=0o755, exist_ok=True)
@@ -109,15 +139,25 @@ class Supervisor:
         self.stamps.chmod(0o666)
         self.command = [str(options.floor), what[0], str(self.stamps), *what[1:]]
         self.began = 0
+        # For what a real machine has in memory: what is written there is not written to flash.
+        self.run = pathlib.Path(tempfile.mkdtemp(prefix="peers-run-", dir="/dev/shm" if os.path.ismount("/dev/shm") else directory))
+        self.run.chmod(0o711)
 
-    def find(self, binary):
+    @classmethod
+    def find(cls, binary, tools):
         return shutil.which(binary)
 
-    def missing(self):
-        return [binary for binary in self.binaries if not self.find(binary)]
+    @classmethod
+    def lacks(cls, options):
+        """Binaries that it needs and that are not there, as text."""
+        return ", ".join(binary for binary in cls.binaries if not cls.find(binary, options.tools))
+
+    def binary(self, name):
+        return self.find(name, self.options.tools)
 
     def spawn(self, *command, **environment):
         with open(self.dir / "supervisor.log", "ab") as log:
+            self.spawned = command, environment
             self.began = time.monotonic_ns()
             self.main = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.dir,
@@ -126,6 +166,11 @@ class Supervisor:
 
     def start(self):
         raise NotImplementedError
+
+    def start_again(self):
+        """What init does when it has died."""
+        command, environment = self.spawned
+        self.spawn(*command, **environment)
 
     def stop(self):
         """Ends the supervisor and its programs as its manual says."""
@@ -137,8 +182,8 @@ class Supervisor:
         raise NotImplementedError
 
     def api(self):
-        """Port and request that lists all programs, or None where it cannot be asked by HTTP."""
-        return None
+        """Port and request that lists all programs."""
+        raise Cannot(self.no_api)
 
     def main_pid(self):
         return self.main.pid
@@ -168,7 +213,12 @@ class Supervisor:
 
     def ready(self, seconds=90):
         expected = self.count * (2 if self.command[1] == "fork" else 1)
-        return wait_for(lambda: read(self.stamps).count("\n") >= expected, seconds)
+        wait_for(lambda: read(self.stamps).count("\n") >= expected or self.has_failed(), seconds)
+        return read(self.stamps).count("\n") >= expected
+
+    def has_failed(self):
+        """Whether it has ended instead of supervising."""
+        return self.main.poll() is not None
 
     def files(self):
         """Log files of programs, those rotated first."""
@@ -180,14 +230,14 @@ class Supervisor:
 
     def around(self):
         """Pids of all that has to do with this run, by directory or argument: also what lost its supervisor."""
-        mark = str(self.dir)
         found = []
         for pid in pids():
             try:
-                if os.readlink(f"/proc/{pid}/cwd").startswith(mark) or mark in read(f"/proc/{pid}/cmdline"):
-                    found.append(pid)
+                about = os.readlink(f"/proc/{pid}/cwd") + read(f"/proc/{pid}/cmdline")
             except OSError:
-                pass
+                continue
+            if str(self.dir) in about or str(self.run) in about:
+                found.append(pid)
         return [pid for pid in found if pid != os.getpid()]
 
     def clean(self):
@@ -203,26 +253,20 @@ class Supervisor:
         if self.main:
             self.main.kill()
             self.main.wait(60)
+        shutil.rmtree(self.run, ignore_errors=True)
 
 
 class Hxe(Supervisor):
     name = "hxe"
-    binaries = ("hxe",)
+    remark = "its API and its guardian are part of all figures"
+    keeps_times = True
     token = ""
-    run = ""
     address = ("", 0)
-
-    def find(self, binary):
-        return self.options.hxe
 
     def start(self):
         config = self.dir / "hxe.toml"
         declared = self.dir / "programs.d"
         declared.mkdir()
-        # In memory, as run_dir is on a real machine: what is written there is not written to flash.
-        memory = "/dev/shm" if os.path.ismount("/dev/shm") else self.dir
-        self.run = tempfile.mkdtemp(prefix="peers-run-", dir=memory)
-        os.chmod(self.run, 0o711)
         size = '"1GiB"' if self.rotation == "off" else '"1MiB"'
         config.write_text(
             '[api]\nlisten = "127.0.0.1:0"\nrate_limit = 0\n[storage]\n'
@@ -242,11 +286,6 @@ class Hxe(Supervisor):
             raise RuntimeError(read(log))
         host, port = read(log).split(mark)[1].split()[0].rstrip("/").rsplit(":", 1)
         self.address = (host, int(port))
-
-    def clean(self):
-        super().clean()
-        if self.run:
-            shutil.rmtree(self.run, ignore_errors=True)
 
     def log_in(self):
         login = {"username": "admin", "password": API_PASSWORD}
@@ -269,9 +308,12 @@ class Hxe(Supervisor):
 class Supervisord(Supervisor):
     name = "supervisord"
     binaries = ("supervisord",)
+    no_times = "it has no times for lines"
+    remark = "looks for deaths once a second, and answers a kept connection by two packets, of which the second waits 44 ms"
 
-    def find(self, binary):
-        own = self.options.tools / "supervisor/usr/bin" / binary
+    @classmethod
+    def find(cls, binary, tools):
+        own = tools / "supervisor/usr/bin" / binary
         return str(own) if own.exists() else shutil.which(binary, path="/usr/bin")
 
     def modules(self):
@@ -295,7 +337,7 @@ class Supervisord(Supervisor):
             if self.rotation == "off":
                 text += "stdout_logfile_maxbytes=0\n"
         config.write_text(text)
-        program = self.find("supervisord")
+        program = self.binary("supervisord")
         self.spawn("/usr/bin/python3", program, "-c", str(config), PYTHONPATH=str(self.modules()))
 
     def api(self):
@@ -304,16 +346,17 @@ class Supervisord(Supervisor):
         return self.port, head, call
 
     def size(self):
-        own = tree_size(self.modules() / "supervisor", self.modules() / "pkg_resources")
-        python = packages("python3-minimal", "python3.*-minimal", "libpython3.*-minimal", "libpython3.*-stdlib")
-        return own + python, "its modules, Python"
+        return packages("supervisor"), "the package, Python, libraries"
 
 
 class Scan(Supervisor):
-    """A directory with a directory a program, and another below it for its logger."""
+    """A directory with a directory a program, and another below it for its logger; each logged program has two processes
+    of theirs beside it, three with s6."""
+
+    no_api = "no HTTP: it is asked by files and FIFOs"
 
     def start(self):
-        scan = self.dir / "scan"
+        scan = self.run / "scan"
         scan.mkdir()
         for number in range(self.count):
             service = scan / f"p{number}"
@@ -342,28 +385,31 @@ class Runit(Scan):
     def logger(self, log):
         if self.rotation == "off":
             (log / "config").write_text("s0\n")
-        return f"svlogd {log}"
+        return f"svlogd {'-t ' if self.times else ''}{log}"
 
     def stop(self):
         self.main.send_signal(signal.SIGHUP)
         self.main.wait(20)
 
     def size(self):
-        return packages("runit"), "the package"
+        return packages("runit"), "the package and its scripts"
 
 
 class S6(Scan):
+    """The issue's table and earlier runs counted execline, which the package only recommends: 0.8 MiB more."""
+
     name = "s6"
+    remark = "waits a second before a restart, unless the program itself has said that it is ready, which ours do not"
     binaries = ("s6-svscan", "s6-supervise", "s6-svc", "s6-svstat", "s6-log")
 
     def scanner(self):
         return "s6-svscan", "-c", "2000"
 
     def logger(self, log):
-        return f"s6-log {'s268435455 ' if self.rotation == 'off' else ''}{log}"
+        return f"s6-log {'t ' if self.times else ''}{'s268435455 ' if self.rotation == 'off' else ''}{log}"
 
     def size(self):
-        return packages("s6", "libs6-*", "libskarnet*", "libexecline*", "execline"), "packages of s6, execline, skalibs"
+        return packages("s6"), "the package, libraries"
 
 
 class Monit(Supervisor):
@@ -371,71 +417,88 @@ class Monit(Supervisor):
 
     name = "monit"
     binaries = ("monit",)
-    captures = False
+    no_capture = "it captures no output: programs write to files of their own"
+    remark = "looks once a second, the shortest that it can; for the idle figures once in 30 seconds, as its manual has it"
 
-    def find(self, binary):
-        own = self.options.tools / "monit/usr/bin" / binary
+    @classmethod
+    def find(cls, binary, tools):
+        own = tools / "monit/usr/bin" / binary
         return str(own) if own.exists() else shutil.which(binary)
 
     def start(self):
         self.port = free_port()
         config = self.dir / "monitrc"
         text = (
-            f"set daemon 1\nset log {self.dir}/monit.log\nset pidfile {self.dir}/monit.pid\nset idfile {self.dir}/id\n"
+            f"set daemon {30 if self.restful else 1}\nset log {self.dir}/monit.log\nset pidfile {self.dir}/monit.pid\nset idfile {self.dir}/id\n"
             f"set statefile {self.dir}/state\nset httpd port {self.port} and use address 127.0.0.1 allow localhost\n"
         )
         for number in range(self.count):
             pid = self.dir / f"p{number}.pid"
             run = f"{' '.join(self.command)} >{self.logs}/p{number} 2>&1 & echo $! >{pid}"
+            if self.restful:
+                # It waits for each until it runs, which for 500 takes minutes. What it finds running, it takes up.
+                subprocess.run(["/bin/sh", "-c", run], cwd=self.dir, check=True, start_new_session=True)
             text += (
                 f"check process p{number} with pidfile {pid}\n  start program = \"/bin/sh -c '{run}'\"\n"
                 f"  stop program = \"/bin/sh -c 'kill $(cat {pid})'\"\n"
             )
         config.write_text(text)
         config.chmod(0o600)
-        self.spawn(self.find("monit"), "-I", "-c", str(config))
+        self.spawn(self.binary("monit"), "-I", "-c", str(config))
 
     def api(self):
         return self.port, "GET /_status?format=xml HTTP/1.1\r\nHost: localhost"
 
+    def stop(self):
+        subprocess.run([self.binary("monit"), "-c", str(self.dir / "monitrc"), "stop", "all"], stdout=subprocess.DEVNULL, timeout=30)
+        wait_for(lambda: len(self.programs()) <= self.count, 30)
+        super().stop()
+
     def size(self):
-        binary = self.find("monit")
-        return os.path.getsize(binary) + libraries(binary), "binary, libraries beyond libc"
+        return packages("monit"), "the package, libraries"
 
 
 class Circus(Supervisor):
     name = "circus"
     binaries = ("circusd",)
+    no_rotation = "it rotates only where it is told a size"
+    no_times = "its times are those of chunks, not of lines"
+    no_api = "no HTTP: it is asked over ZeroMQ"
+    remark = "looks for deaths each check_delay, which is 5 seconds unless told otherwise"
 
-    def find(self, binary):
-        own = self.options.tools / "circus/bin" / binary
+    @classmethod
+    def find(cls, binary, tools):
+        own = tools / "circus/bin" / binary
         return str(own) if own.exists() else None
 
     def start(self):
         config = self.dir / "circus.ini"
-        text = "[circus]\n" + "".join(
-            f"{key} = tcp://127.0.0.1:{free_port()}\n" for key in ("endpoint", "pubsub_endpoint", "stats_endpoint")
-        )
+        # With stats_endpoint it would start a process more, for figures that nobody reads here.
+        text = "[circus]\n" + "".join(f"{key} = tcp://127.0.0.1:{free_port()}\n" for key in ("endpoint", "pubsub_endpoint"))
         for number in range(self.count):
             text += f"[watcher:p{number}]\ncmd = {' '.join(self.command)}\nnumprocesses = 1\n"
             for stream in ("stdout", "stderr"):
                 text += f"{stream}_stream.class = FileStream\n{stream}_stream.filename = {self.logs}/p{number}.{stream}\n"
         config.write_text(text)
-        self.spawn(self.find("circusd"), str(config))
+        self.spawn(self.binary("circusd"), str(config))
 
     def size(self):
-        python = packages("python3-minimal", "python3.*-minimal", "libpython3.*-minimal", "libpython3.*-stdlib")
         modules = [place for place in glob.glob(str(self.options.tools / "circus/lib/python*/site-packages/*"))
                    if os.path.basename(place).split("-")[0] not in ("pip", "setuptools", "pkg_resources")]
-        return tree_size(*modules) + python, "its modules, Python"
+        return tree_size(*modules) + packages("python3"), "its modules, Python, libraries"
 
 
 class Pm2(Supervisor):
     name = "pm2"
     binaries = ("pm2", "node")
+    no_rotation = "it rotates only with a module"
+    no_times = "its times are those of chunks, not of lines"
+    no_api = "no HTTP but for a page that is off by default"
+    remark = "figures are of its God daemon; the command that starts it has ended by then"
 
-    def find(self, binary):
-        own = self.options.tools / "pm2/node_modules/.bin" / binary
+    @classmethod
+    def find(cls, binary, tools):
+        own = tools / "pm2/node_modules/.bin" / binary
         return str(own) if own.exists() else shutil.which(binary) if binary == "node" else None
 
     def start(self):
@@ -447,18 +510,27 @@ class Pm2(Supervisor):
         config = self.dir / "ecosystem.config.json"
         config.write_text(json.dumps({"apps": apps}))
         command = ["start", str(config)] if apps else ["ping"]
-        self.spawn(self.find("node"), self.find("pm2"), *command, PM2_HOME=str(self.dir / "home"))
+        self.spawn(self.binary("node"), self.binary("pm2"), *command, **self.environment())
         wait_for(lambda: read(self.dir / "home/pm2.pid").strip())
+
+    def environment(self):
+        # Without the version check it asks nobody on the network.
+        return {"PM2_HOME": str(self.dir / "home"), "PM2_DISABLE_VERSION_CHECK": "true"}
 
     def main_pid(self):
         return int(read(self.dir / "home/pm2.pid") or 0)
 
+    def has_failed(self):
+        return bool(self.main.poll())
+
     def stop(self):
-        environment = os.environ | {"PM2_HOME": str(self.dir / "home")}
-        subprocess.run([self.find("node"), self.find("pm2"), "kill"], env=environment, stdout=subprocess.DEVNULL, timeout=90)
+        environment = os.environ | self.environment()
+        subprocess.run([self.binary("node"), self.binary("pm2"), "kill"], env=environment, stdout=subprocess.DEVNULL, timeout=90)
 
     def size(self):
-        return tree_size(self.options.tools / "pm2") + packages("nodejs"), "its modules, nodejs"
+        # Not the package: that of some sources has headers and npm, too.
+        node = os.path.realpath(self.binary("node"))
+        return tree_size(self.options.tools / "pm2") + os.path.getsize(node) + libraries(node), "its modules, node, libraries"
 
 
-SUPERVISORS = [Hxe, Supervisord, Runit, S6, Monit, Circus, Pm2]
+SUPERVISORS = [Hxe, Runit, S6, Supervisord, Monit, Circus, Pm2]
