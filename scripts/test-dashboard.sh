@@ -3,16 +3,20 @@
 # and dark. It logs in, creates a program, sees its log, kills it, loses the daemon and gets it back; axe-core looks at every
 # view.
 #
-# Usage: scripts/test-dashboard.sh [--screenshots DIR] [HXE]
+# Usage: scripts/test-dashboard.sh [--screenshots DIR | --only TEST] [HXE]
 #   --screenshots DIR  takes pictures of all views instead, for a person to look at
+#   --only TEST        runs the tests that have this in their name, such as "walk"
 #   HXE                the binary, target/debug/hxe if it is not said
 # Takes Chromium from Debian where it may (root and apt-get), and two packages of npm into target; says so and ends with 0
 # where they cannot be had. All listens on 127.0.0.1 only, and ends with the script.
 set -eu
 cd "$(dirname "$0")/.."
-pictures=
+pictures='' only=''
 if [ "${1:-}" = --screenshots ]; then
     pictures=${2:?--screenshots takes a directory}
+    shift 2
+elif [ "${1:-}" = --only ]; then
+    only=${2:?--only takes a part of a name}
     shift 2
 fi
 HXE=${1:-target/debug/hxe}
@@ -54,4 +58,4 @@ if [ -n "$pictures" ]; then
     mkdir -p "$pictures"
     exec node scripts/test-dashboard/pictures.mjs "$pictures"
 fi
-exec node scripts/test-dashboard/test.mjs
+exec node scripts/test-dashboard/test.mjs "$only"

@@ -189,6 +189,10 @@ events.addEventListener("event", ({ detail: { type, program_id: id, timestamp, d
     }
     const program = data.programs.get(id);
     if (program) {
+        const { restarts } = used(id);
+        if (type === "program.restarted" && told.reason === "crash" && restarts != null) {
+            usage.set(id, { ...used(id), restarts: restarts + 1 });
+        }
         const state = stateAfter(type, told, program);
         assume(id, {
             name: told.name,

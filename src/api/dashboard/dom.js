@@ -53,6 +53,11 @@ export function mark(element, name, value) {
     }
 }
 
+/** Names the page: what is shown, and on which machine. */
+export function entitle(title) {
+    document.title = `${title} · ${location.hostname}`;
+}
+
 let ids = 0;
 
 /** An id that no other element has. */

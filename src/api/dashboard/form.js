@@ -3,7 +3,7 @@
 import { pathOf, request } from "./api.js";
 import { data, put } from "./data.js";
 import { note } from "./dialog.js";
-import { freshId, h, mark, say } from "./dom.js";
+import { entitle, freshId, h, mark, say } from "./dom.js";
 import { perform } from "./status.js";
 
 const words = (value) => value ?? "";
@@ -73,7 +73,7 @@ export function show(place, { id }, signal) {
         try {
             const program = await request("GET", pathOf(id));
             say(heading, `Edit ${program.name}`);
-            document.title = document.title.replace(/^.*(?= · )/, () => `Edit ${program.name}`);
+            entitle(`Edit ${program.name}`);
             for (const { name } of FIELDS) {
                 inputs.get(name).set(program[name]);
             }

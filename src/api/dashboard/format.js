@@ -20,6 +20,9 @@ export function percent(number) {
 
 /** A length of time in two units at most. */
 export function duration(seconds) {
+    if (seconds > 0 && seconds < 10) {
+        return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
+    }
     const whole = Math.max(0, Math.floor(seconds));
     const parts = [
         [Math.floor(whole / 86400), "d"],

@@ -24,10 +24,16 @@ const severity = ({ status }) => ["error", "running", "stopped"].indexOf(status)
 
 /** Which program was left for the list, to find it again. */
 let cameFrom = null;
+let seen = "#/";
 
 /** Remembers the program whose page is shown. */
 export function leave(id) {
     cameFrom = id;
+}
+
+/** The list as it was seen last: with its search, filter and order. */
+export function address() {
+    return seen;
 }
 
 /** Shows the list in `place`, until `signal`. */
@@ -37,6 +43,7 @@ export function show(place, { query }, signal) {
         status: STATUSES.includes(query.get("status")) ? query.get("status") : "all",
         order: query.get("order") in ORDERS ? query.get("order") : "id",
     };
+    seen = location.hash || "#/";
     const rows = new Map();
     const searchId = freshId();
     const search = h("input", { id: searchId, type: "search", placeholder: "Search name or command", autocomplete: "off", spellcheck: "false" });
@@ -82,7 +89,8 @@ export function show(place, { query }, signal) {
                 next.set(key, value);
             }
         }
-        history.replaceState(null, "", `#/${next.size ? `?${next}` : ""}`);
+        seen = `#/${String(next) && `?${next}`}`;
+        history.replaceState(null, "", seen);
         draw();
         say(found, count(body.rows.length, "program"));
     }

@@ -59,7 +59,11 @@ function connect() {
     timer = setTimeout(() => drop(mine), OPEN_PATIENCE);
     mine.onopen = async () => {
         await identify();
-        await settle();
+        // Something else may be wanted by the time that it holds.
+        for (let held = null; held !== wanted;) {
+            held = wanted;
+            await settle();
+        }
         clearTimeout(timer);
         attempts = 0;
         live.isReached = true;

@@ -3,7 +3,7 @@
 import { bus as requests, logout, token } from "./api.js";
 import { begin, bus, data } from "./data.js";
 import { note } from "./dialog.js";
-import { h, mark, say } from "./dom.js";
+import { entitle, h, mark, say } from "./dom.js";
 import * as form from "./form.js";
 import { time } from "./format.js";
 import * as list from "./list.js";
@@ -33,7 +33,7 @@ function routed() {
         if (parts[2] === "edit") {
             return [form, { ...given, id }];
         }
-        return [program, { ...given, id, tab: ["ends", "definition"].includes(parts[2]) ? parts[2] : "log" }];
+        return [program, { ...given, id, tab: ["exits", "definition"].includes(parts[2]) ? parts[2] : "log" }];
     }
     return { new: [form, given], system: [system, given] }[parts[0]] ?? [list, given];
 }
@@ -68,13 +68,15 @@ function route({ isFirst } = {}) {
     shown = { module, given, ended };
     const { title, focus, change } = module.show(view, given, ended.signal);
     shown.change = change;
-    document.title = `${title} · ${location.hostname}`;
+    entitle(title);
     if (!isFirst) {
         scrollTo(0, 0);
         (focus ?? view.querySelector("h1") ?? view).focus();
         focus?.scrollIntoView({ block: "center" });
     }
 }
+
+let titleBefore = "";
 
 /** Shows either the view or the login. */
 function admit({ isFirst } = {}) {
@@ -87,6 +89,8 @@ function admit({ isFirst } = {}) {
     mark(document.querySelector(".skip"), "href", isKnown ? "#view" : "#login");
     if (!isKnown) {
         if (loginPlace.childElementCount === 0) {
+            titleBefore = document.title;
+            entitle("Log in");
             const focus = login.fill(loginPlace, (isDefault) => isDefault && note(
                 "This is the default password: set your own in hxe.toml.", 10_000));
             focus();
@@ -97,10 +101,14 @@ function admit({ isFirst } = {}) {
     }
     const wasLogin = loginPlace.childElementCount > 0;
     loginPlace.replaceChildren();
-    if (!shown) {
+    const wasShown = Boolean(shown);
+    if (!wasShown) {
         route({ isFirst });
     }
     if (wasLogin) {
+        if (wasShown) {
+            document.title = titleBefore;
+        }
         view.querySelector("h1")?.focus();
     }
 }

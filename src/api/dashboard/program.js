@@ -3,24 +3,24 @@
 import { pathOf, request } from "./api.js";
 import { bus, data, points, remove, used } from "./data.js";
 import { complain, confirm, note } from "./dialog.js";
-import { h, mark, say } from "./dom.js";
+import { entitle, h, mark, say } from "./dom.js";
 import { bytes, duration, moment, percent } from "./format.js";
 import { FIELDS } from "./form.js";
-import { leave } from "./list.js";
+import { address, leave } from "./list.js";
 import { bus as events, live } from "./live.js";
 import * as log from "./log.js";
 import { chart } from "./plots.js";
 import { badge, controls, ending, perform, uptime } from "./status.js";
 
-const TABS = { log: "Log", ends: "Last ends", definition: "Definition" };
+const TABS = { log: "Log", exits: "Exits", definition: "Definition" };
 
 /** Shows the program `id` in `place`, until `signal`. */
 export function show(place, { id, tab }, signal) {
     leave(id);
     let program = data.programs.get(id);
     let shownTab = null;
-    let ended = null;
-    const name = h("h1", { tabindex: "-1" });
+    let tabEnded = null;
+    const name = h("h1", { tabindex: "-1" }, id);
     const state = badge();
     const buttons = controls(id, true);
     const enable = h("button", { type: "button", onclick: () => perform(id, program.enabled ? "disable" : "enable") });
@@ -31,13 +31,13 @@ export function show(place, { id, tab }, signal) {
         const value = h("dd", {}, "–");
         return { element: h("div", {}, h("dt", {}, label), value), value };
     };
-    const facts = { pid: fact("Pid"), up: fact("Uptime"), restarts: fact("Restarts"), exit: fact("Last end"), enabled: fact("Enabled") };
+    const facts = { pid: fact("Pid"), up: fact("Uptime"), restarts: fact("Restarts"), exit: fact("Last exit"), enabled: fact("Enabled") };
     const cpu = chart({ label: "CPU", format: percent, least: 10 });
     const memory = chart({ label: "Memory", format: bytes, least: 1024 ** 2 });
     const tabs = Object.entries(TABS).map(([key, label]) => [key, h("a", { href: `#/program/${encodeURIComponent(id)}${key === "log" ? "" : `/${key}`}` }, label)]);
     const panel = h("section", { class: "panel" });
     place.replaceChildren(
-        h("p", { class: "back" }, h("a", { href: "#/" }, "← Programs")),
+        h("p", { class: "back" }, h("a", { href: address() }, "← Programs")),
         h("div", { class: "head" }, name, state.element),
         declared,
         h("div", { class: "buttons" }, buttons.element, enable, edit, erase),
@@ -55,12 +55,12 @@ export function show(place, { id, tab }, signal) {
         if (isGone || !program) {
             if (isGone) {
                 absent(place);
-                ended?.abort();
+                tabEnded?.abort();
             }
             return;
         }
         say(name, program.name);
-        document.title = document.title.replace(/^.*(?= · )/, () => program.name);
+        entitle(program.name);
         state.update(program);
         buttons.update(program);
         say(enable, program.enabled ? "Disable" : "Enable");
@@ -80,18 +80,14 @@ export function show(place, { id, tab }, signal) {
         say(facts.exit.value, ending(program) || "–");
         say(facts.enabled.value, program.enabled ? "yes" : "no");
         tick();
-        drawPlots();
+        cpu.update(points(id, "cpu"));
+        memory.update(points(id, "memory"));
     }
 
     function tick() {
         if (program && live.isReached) {
             say(facts.up.value, uptime(program) || "–");
         }
-    }
-
-    function drawPlots() {
-        cpu.update(points(id, "cpu"));
-        memory.update(points(id, "memory"));
     }
 
     async function askAndDelete() {
@@ -121,22 +117,22 @@ export function show(place, { id, tab }, signal) {
             return;
         }
         shownTab = next.tab;
-        ended?.abort();
-        ended = new AbortController();
+        tabEnded?.abort();
+        tabEnded = new AbortController();
         for (const [key, link] of tabs) {
             mark(link, "aria-current", key === shownTab ? "page" : null);
         }
         mark(panel, "aria-label", TABS[shownTab]);
         panel.replaceChildren();
-        ({ log: log.show, ends: showEnds, definition: showDefinition })[shownTab](panel, program, ended.signal);
+        ({ log: log.show, exits: showExits, definition: showDefinition })[shownTab](panel, program, tabEnded.signal);
     }
 
-    signal.addEventListener("abort", () => ended?.abort());
+    signal.addEventListener("abort", () => tabEnded?.abort());
     bus.addEventListener("programs", () => {
         draw();
         change({ tab: shownTab ?? tab });
     }, { signal });
-    bus.addEventListener("samples", drawPlots, { signal });
+    bus.addEventListener("samples", draw, { signal });
     const ticking = setInterval(tick, 1000);
     signal.addEventListener("abort", () => clearInterval(ticking));
     draw();
@@ -151,25 +147,25 @@ function absent(place) {
         h("p", {}, "It has been deleted, or never was."), h("p", {}, h("a", { class: "button", href: "#/" }, "All programs"))));
 }
 
-/** The last ends, newest first, each with the last that was written. */
-function showEnds(panel, program, signal) {
-    const ends = h("ol", { class: "ends" });
+/** How the last runs ended, newest first, each with what it wrote last. */
+function showExits(panel, program, signal) {
+    const shown = h("ol", { class: "exits" });
     const empty = h("p", { class: "muted" }, "…");
-    panel.replaceChildren(empty, ends);
+    panel.replaceChildren(empty, shown);
     async function read() {
         let exits;
         try {
             ({ exits } = await request("GET", pathOf(program.id, "exits")));
         } catch (failure) {
-            say(empty, `The last ends cannot be read: ${failure.message}`);
+            say(empty, `The exits cannot be read: ${failure.message}`);
             return;
         }
         say(empty, exits.length ? "" : "No run has ended yet.");
         empty.hidden = exits.length > 0;
         // What was opened stays open.
-        const open = [...ends.children].filter((item) => item.querySelector("details[open]")).map((item) => item.dataset.number);
-        ends.replaceChildren(...exits.map(end));
-        for (const item of ends.children) {
+        const open = [...shown.children].filter((item) => item.querySelector("details[open]")).map((item) => item.dataset.number);
+        shown.replaceChildren(...exits.map(exitShown));
+        for (const item of shown.children) {
             if (open.includes(item.dataset.number)) {
                 item.querySelector("details").open = true;
             }
@@ -191,12 +187,12 @@ const REASONS = {
     shutdown: "was stopped with the daemon",
 };
 
-function end(exit) {
+function exitShown(exit) {
     const isBad = exit.reason === "crash" || exit.reason === "start_failed";
     const facts = [
-        exit.run_time != null && `ran ${exit.run_time < 10 ? `${exit.run_time.toFixed(1)} s` : duration(exit.run_time)}`,
+        exit.run_time != null && `ran ${duration(exit.run_time)}`,
         exit.max_memory_bytes != null && `at most ${bytes(exit.max_memory_bytes)}`,
-        exit.cpu_seconds != null && `${exit.cpu_seconds.toFixed(1)} s of CPU`,
+        exit.cpu_seconds != null && `${duration(exit.cpu_seconds)} of CPU`,
         exit.pid != null && `pid ${exit.pid}`,
         exit.by && `by ${[exit.by.user, exit.by.via].filter(Boolean).join(", ")}`,
     ];

@@ -38,7 +38,7 @@ export function ending({ exit_code: code, exit_signal: signal }) {
 
 /** How long a program has been running; nothing if it does not. */
 export function uptime({ pid, start_time: start }) {
-    return pid == null || !start ? "" : duration((now() - Date.parse(start)) / 1000);
+    return pid == null || !start ? "" : duration(Math.floor((now() - Date.parse(start)) / 1000));
 }
 
 /** Does it and says so, or says why not. */
