@@ -22,11 +22,11 @@ const GROUND: &[&str] = &["sys", "clock", "report"];
 
 /// Where each external crate may be named: a room, a file, or everywhere.
 const HOMES: &[(&str, &[&str])] = &[
+    ("base64", &["api"]),
     ("bcrypt", &["api", "config"]),
     ("hmac", &["api", "store"]),
     ("httparse", &["client", "http"]),
     ("humantime", &["clock"]),
-    ("jsonwebtoken", &["api"]),
     ("libc", &["sys", "program/signal"]),
     ("miniz_oxide", &["api", "build"]),
     ("redb", &["store"]),

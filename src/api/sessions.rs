@@ -152,9 +152,7 @@ impl Sessions {
             }
         };
         let claims = Claims::new(user, id, lifetime, &present());
-        let token = token::sign(&claims, &secret)
-            .map_err(|error| ApiError::Internal(Cause::Sign(error)))?;
-        Ok((token, claims))
+        Ok((token::sign(&claims, &secret), claims))
     }
 
     /// Ends a token; on disk when this returns.

@@ -94,8 +94,6 @@ pub enum Cause {
     NoAnswer,
     #[error("the kernel gave no random numbers")]
     Random(#[source] io::Error),
-    #[error("a token cannot be signed")]
-    Sign(#[source] jsonwebtoken::errors::Error),
     #[error("the store failed")]
     Store(#[source] store::Error),
 }
