@@ -1,7 +1,7 @@
 //! What tokens need to outlive a restart: the secret that signs them, and which were logged out.
 
 use hmac::{Hmac, KeyInit, Mac};
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::{ReadableTable, Table};
 use sha2::Sha256;
 
 use super::{Error, META, REVOKED, Store, record};
@@ -71,7 +71,7 @@ impl Store {
             record.extend_from_slice(&tag(&fresh, credentials).finalize().into_bytes());
             meta.insert(TOKEN, record.as_slice())?;
             // No token of the old secret is good any more, logged out or not.
-            transaction.open_table(REVOKED)?.retain(|_, _| false)?;
+            remove_where(&mut transaction.open_table(REVOKED)?, |_, _| true)?;
             Ok(fresh)
         })
     }
@@ -89,8 +89,7 @@ impl Store {
         }
         self.write(|transaction| {
             transaction.open_table(META)?.remove(TOKEN)?;
-            transaction.open_table(REVOKED)?.retain(|_, _| false)?;
-            Ok(())
+            remove_where(&mut transaction.open_table(REVOKED)?, |_, _| true)
         })
     }
 
@@ -99,13 +98,11 @@ impl Store {
         let (boot_id, boot_now, now) = (clock::boot_id(), BootTime::now(), Timestamp::now());
         self.write(|transaction| {
             let mut table = transaction.open_table(REVOKED)?;
-            if !table.is_empty()? {
-                // What cannot be understood is kept: it may come from a newer hxe that takes over again.
-                table.retain(|jti, value| {
-                    record::decode_revoked(jti, value)
-                        .map_or(true, |old| !old.has_ended(boot_id, boot_now, now))
-                })?;
-            }
+            // What cannot be understood is kept: it may come from a newer hxe that takes over again.
+            remove_where(&mut table, |jti, value| {
+                record::decode_revoked(jti, value)
+                    .is_ok_and(|old| old.has_ended(boot_id, boot_now, now))
+            })?;
             table.insert(
                 token.jti.as_str(),
                 record::encode_revoked(&token).as_slice(),
@@ -131,6 +128,24 @@ impl Store {
             Ok(tokens)
         })
     }
+}
+
+/// Removes the logouts that `is_over` names. redb's own `retain` takes 15 KB more of code.
+fn remove_where(
+    table: &mut Table<&str, &[u8]>,
+    is_over: impl Fn(&str, &[u8]) -> bool,
+) -> Result<(), Error> {
+    let mut over = Vec::new();
+    for row in table.iter()? {
+        let (jti, value) = row?;
+        if is_over(jti.value(), value.value()) {
+            over.push(jti.value().to_owned());
+        }
+    }
+    for jti in over {
+        table.remove(jti.as_str())?;
+    }
+    Ok(())
 }
 
 /// The secret in a `TOKEN` record, if it was made for these credentials.
