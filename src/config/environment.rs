@@ -60,7 +60,7 @@ impl Environment {
                 })
             })
             .collect();
-        settings.sort_by(|a, b| a.name.cmp(&b.name));
+        settings.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         settings
     }
 

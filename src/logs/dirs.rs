@@ -178,7 +178,7 @@ fn remove_c(parent: rustix::fd::BorrowedFd, name: &std::ffi::CStr, depth: u32) -
     let dir = rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())?;
     let mut inner = names(&dir)?;
     // A mark goes last: until then a removal that is cut off can be finished.
-    inner.sort_by_key(|name| name.to_bytes() == REMOVAL.as_bytes());
+    inner.sort_unstable_by_key(|name| name.to_bytes() == REMOVAL.as_bytes());
     for inner in inner {
         remove_c(dir.as_fd(), &inner, depth - 1)?;
     }

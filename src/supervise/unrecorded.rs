@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<Unrecorded> {
             })
         })
         .collect();
-    found.sort_by_key(|process| (process.stat.start_ticks, process.pid));
+    found.sort_unstable_by_key(|process| (process.stat.start_ticks, process.pid));
     found
 }
 

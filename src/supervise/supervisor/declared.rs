@@ -382,7 +382,7 @@ impl Answers {
     fn wait(self) -> Vec<Change> {
         drop(self.sender);
         let mut answers: Vec<_> = self.receiver.iter().collect();
-        answers.sort_by_key(|(id, _)| *id);
+        answers.sort_unstable_by_key(|(id, _)| *id);
         answers.into_iter().map(|(_, change)| change).collect()
     }
 }

@@ -36,7 +36,7 @@ impl Supervisor {
             .map(|handle| (handle.published.get(), handle.mailbox.clone()))
             .collect();
         drop(programs);
-        running.sort_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.started_at));
+        running.sort_unstable_by_key(|(snapshot, _)| std::cmp::Reverse(snapshot.started_at));
         let longest = running
             .iter()
             .map(|(snapshot, _)| snapshot.effective.stop_timeout)
