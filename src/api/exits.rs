@@ -9,11 +9,8 @@ use serde::Serialize;
 use super::error::{ApiError, Cause};
 use super::{Api, Call, Outcome, reply};
 use crate::http::Peer;
-use crate::supervise::{By, End, Via};
+use crate::supervise::{By, Ended, Via};
 use crate::sys::users;
-
-/// Bytes of output that are given of a run.
-const OUTPUT_BYTES: usize = 4096;
 
 #[derive(Serialize)]
 struct ExitsShape {
@@ -49,7 +46,6 @@ struct ByShape {
 pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     call.query(&[])?;
     let id = api.program(&call)?.program.id;
-    let logs = Arc::clone(&api.logs);
     let supervisor = Arc::clone(&api.supervisor);
     let full = ApiError::Busy("Too many searches of logs are waiting: try again".into());
     Ok(Outcome::on_lane(&api.searches, full, move || {
@@ -58,41 +54,46 @@ pub fn get(api: &Api, call: Call) -> Result<Outcome, ApiError> {
             // Deleted meanwhile.
             None => ApiError::no_program(id.to_string()),
         };
-        let mut exits = Vec::new();
-        for (number, end) in supervisor.ends(id).map_err(failed)? {
-            let span = end.started.map(|(began, _)| (began, end.logged));
-            let output = span.map(|span| logs.written(id, span, OUTPUT_BYTES));
-            exits.push(shape(number, &end, output.transpose().map_err(failed)?));
-        }
-        let program_id = id.to_string();
-        Ok(reply::json(200, &ExitsShape { program_id, exits }))
+        let ended = supervisor.ended(id).map_err(failed)?;
+        let shape = ExitsShape {
+            program_id: id.to_string(),
+            exits: ended.into_iter().map(ExitShape::from).collect(),
+        };
+        Ok(reply::json(200, &shape))
     }))
 }
 
-fn shape(number: u32, end: &End, output: Option<String>) -> ExitShape {
-    let exit = end.exit;
-    ExitShape {
-        number,
-        reason: end.reason.as_str(),
-        message: end.message(),
-        by: end.by.as_ref().map(|by| ByShape {
-            user: Some(by.user.clone()).filter(|user| !user.is_empty()),
-            via: by.via.as_str(),
-        }),
-        exit_code: exit.and_then(|exit| exit.code()),
-        exit_signal: exit
-            .and_then(|exit| exit.signal())
-            .map(|signal| signal.to_string()),
-        pid: end.pid,
-        start_time: end.started.map(|(_, start)| start.to_string()),
-        end_time: end.ended.1.to_string(),
-        run_time: end.started.map(|(began, _)| {
-            let millis = end.ended.0.since(began).as_millis();
-            millis as f64 / 1000.0
-        }),
-        cpu_seconds: end.usage.map(|usage| usage.cpu_micros as f64 / 1e6),
-        max_memory_bytes: end.usage.map(|usage| usage.max_rss_kib * 1024),
-        output,
+impl From<Ended> for ExitShape {
+    fn from(ended: Ended) -> ExitShape {
+        let Ended {
+            number,
+            end,
+            output,
+        } = ended;
+        let exit = end.exit;
+        ExitShape {
+            number,
+            reason: end.reason.as_str(),
+            message: end.message(),
+            by: end.by.as_ref().map(|by| ByShape {
+                user: Some(by.user.clone()).filter(|user| !user.is_empty()),
+                via: by.via.as_str(),
+            }),
+            exit_code: exit.and_then(|exit| exit.code()),
+            exit_signal: exit
+                .and_then(|exit| exit.signal())
+                .map(|signal| signal.to_string()),
+            pid: end.pid,
+            start_time: end.started.map(|(_, start)| start.to_string()),
+            end_time: end.ended.1.to_string(),
+            run_time: end.started.map(|(began, _)| {
+                let millis = end.ended.0.since(began).as_millis();
+                millis as f64 / 1000.0
+            }),
+            cpu_seconds: end.usage.map(|usage| usage.cpu_micros as f64 / 1e6),
+            max_memory_bytes: end.usage.map(|usage| usage.max_rss_kib * 1024),
+            output,
+        }
     }
 }
 

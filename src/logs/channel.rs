@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ use super::growth::{Growth, Reach};
 use super::index::{Appender, Kind, Moment};
 use super::moving::{self, Scratch};
 use super::notes::Notes;
-use super::{Settings, Stream, files};
+use super::{BeforeRotation, Settings, Stream, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
@@ -46,6 +46,7 @@ pub struct Context {
     pub settings: Settings,
     pub notes: Arc<Notes>,
     pub scratch: Scratch,
+    pub before_rotation: Arc<OnceLock<BeforeRotation>>,
     /// That pipes are smaller than wished has been said.
     pub said_small_pipe: bool,
     /// That an index cannot be written has been said.
@@ -53,8 +54,14 @@ pub struct Context {
 }
 
 impl Context {
-    pub fn new(log_dir: Arc<Directory>, notes: Arc<Notes>, settings: Settings) -> Context {
+    pub fn new(
+        log_dir: Arc<Directory>,
+        notes: Arc<Notes>,
+        settings: Settings,
+        before_rotation: Arc<OnceLock<BeforeRotation>>,
+    ) -> Context {
         Context {
+            before_rotation,
             log_dir,
             settings,
             notes,

@@ -172,6 +172,8 @@ pub struct Growth {
     unfinished: [AtomicBool; 2],
     /// Of stdout and stderr: bytes that were dropped. Begins anew where it does not fit.
     dropped: [AtomicUsize; 2],
+    /// What was written is to be looked at before it is rotated away.
+    ask: AtomicBool,
     removed: AtomicBool,
     own: Listeners,
     all: Arc<Listeners>,
@@ -187,6 +189,8 @@ impl Growth {
             readers: Default::default(),
             unfinished: Default::default(),
             dropped: Default::default(),
+            // An earlier daemon may have left something to be looked at.
+            ask: AtomicBool::new(true),
             removed: AtomicBool::new(false),
             own: Listeners::default(),
             all,
@@ -243,6 +247,16 @@ impl Growth {
     /// Whether not all that a run wrote which has ended is in the files.
     pub fn is_unfinished(&self, stream: Stream) -> bool {
         self.unfinished[usize::from(stream == Stream::Stderr)].load(Ordering::Acquire)
+    }
+
+    /// Has the next rotation ask first.
+    pub fn ask_before_rotation(&self) {
+        self.ask.store(true, Ordering::Release);
+    }
+
+    /// Whether this rotation is to ask first; no other one is then.
+    pub fn is_to_ask(&self) -> bool {
+        self.ask.load(Ordering::Relaxed) && self.ask.swap(false, Ordering::Acquire)
     }
 
     /// Counts bytes that the files did not take.

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -73,6 +73,14 @@ pub struct Settings {
     pub pipe_size: usize,
     pub on_full: OnFull,
 }
+
+/// Looks at what a program wrote before its log is rotated, on the log thread, which waits for that. It is given what reads
+/// the end of what was written in a span of time, of at most so many bytes.
+pub type BeforeRotation =
+    Box<dyn Fn(ProgramId, &dyn Fn(Span, usize) -> io::Result<String>) + Send + Sync>;
+
+/// After the first moment and until the second.
+pub type Span = (BootTime, BootTime);
 
 /// What happens to a program's output when the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +174,7 @@ pub struct Logs {
     register: Arc<Register>,
     link: Arc<Link>,
     max_files: AtomicUsize,
+    before_rotation: Arc<OnceLock<BeforeRotation>>,
     /// The FIFOs that the log thread reads, to see when one was replaced.
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     /// FIFOs that an earlier daemon left, by the names that the guardian has for them, and that nobody has asked for yet.
@@ -204,7 +213,13 @@ impl Logs {
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
         let max_files = AtomicUsize::new(settings.max_files as usize);
-        let context = Context::new(log_dir.clone(), notes.clone(), settings);
+        let before_rotation = Arc::default();
+        let context = Context::new(
+            log_dir.clone(),
+            notes.clone(),
+            settings,
+            Arc::clone(&before_rotation),
+        );
         let mut pump = Pump::new(queue.clone(), context)?;
         let thread = std::thread::Builder::new()
             .name("hxe-logs".to_owned())
@@ -218,6 +233,7 @@ impl Logs {
             register: Arc::default(),
             link,
             max_files,
+            before_rotation,
             fifos: Mutex::default(),
             left: Mutex::new(left),
             thread: Some(thread),
@@ -457,13 +473,23 @@ impl Logs {
     ///
     /// # Errors
     /// As for [`Logs::last`].
-    pub fn written(
-        &self,
-        id: ProgramId,
-        span: (BootTime, BootTime),
-        most: usize,
-    ) -> io::Result<String> {
+    pub fn written(&self, id: ProgramId, span: Span, most: usize) -> io::Result<String> {
         read::written(&*self.log_dir.get_to_read(), id, span, most)
+    }
+
+    /// Says who looks at what a program wrote before its log is rotated, where that is asked for; once.
+    pub fn before_rotation(
+        &self,
+        look: impl Fn(ProgramId, &dyn Fn(Span, usize) -> io::Result<String>) + Send + Sync + 'static,
+    ) {
+        let _ = self.before_rotation.set(Box::new(look));
+    }
+
+    /// Has that one look before the program's log is rotated the next time.
+    pub fn ask_before_rotation(&self, id: ProgramId) {
+        if let Some(growth) = self.register.get(id) {
+            growth.ask_before_rotation();
+        }
     }
 
     fn take_left(&self, id: ProgramId) -> Option<[dirs::Fifo; 2]> {

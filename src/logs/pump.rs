@@ -448,7 +448,12 @@ mod tests {
     fn what_was_moved_is_published_while_others_keep_the_thread_from_rest() {
         let temp = House::ground();
         let notes = Arc::new(Notes::new(open(&temp.path().join("run"))));
-        let context = Context::new(open(&temp.path().join("log")), notes, EVERYTHING);
+        let context = Context::new(
+            open(&temp.path().join("log")),
+            notes,
+            EVERYTHING,
+            Arc::default(),
+        );
         let mut pump = Pump::new(Arc::new(Queue::new().unwrap()), context).unwrap();
         let growth = Register::default().enter(ID);
         let (fifos, mut program) = fifos(temp.path());

@@ -318,7 +318,106 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
     use super::*;
+    use crate::logs::Settings;
+    use crate::logs::tests::{EVERYTHING, House, ID};
+
+    /// A run that writes this, and its time.
+    fn run(house: &House, write: impl FnOnce(&mut File, &mut File)) -> (BootTime, BootTime) {
+        let from = BootTime::now();
+        // As long as a process takes to begin, at least: times beside logs are of a tenth of that.
+        std::thread::sleep(Duration::from_millis(1));
+        house.run(write);
+        (from, BootTime::now())
+    }
+
+    #[test]
+    fn each_run_has_what_it_wrote_and_no_other() {
+        let house = House::new(EVERYTHING);
+        let spans: Vec<_> = (0..20)
+            .map(|n| {
+                run(&house, |stdout, stderr| match n % 4 {
+                    // Without a line end.
+                    0 => write!(stdout, "out {n}").unwrap(),
+                    1 => writeln!(stderr, "err {n}").unwrap(),
+                    2 => {}
+                    _ => writeln!(stdout, "a {n}\n\nb {n}").unwrap(),
+                })
+            })
+            .collect();
+        for (n, span) in spans.into_iter().enumerate() {
+            let expected = match n % 4 {
+                0 => format!("out {n}\n"),
+                1 => format!("err {n}\n"),
+                2 => String::new(),
+                _ => format!("a {n}\n\nb {n}\n"),
+            };
+            assert_eq!(house.logs.written(ID, span, 4096).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn the_end_is_whole_lines_or_the_end_of_one() {
+        let house = House::new(EVERYTHING);
+        let many = run(&house, |stdout, _| {
+            for n in 0..1000 {
+                writeln!(stdout, "line {n}").unwrap();
+            }
+        });
+        let long = run(&house, |stdout, _| {
+            writeln!(stdout, "{}", "é".repeat(30_000)).unwrap();
+        });
+        let bytes = run(&house, |stdout, _| {
+            stdout.write_all(&[0xff; 9000]).unwrap();
+        });
+        let read = |span, most| house.logs.written(ID, span, most).unwrap();
+        assert_eq!(read(many, 20), "line 998\nline 999\n");
+        assert_eq!(read(many, 18), "line 998\nline 999\n");
+        assert_eq!(read(many, 17), "line 999\n");
+        assert_eq!(read(many, 4), "999\n");
+        assert_eq!(read(long, 4096), format!("{}\n", "é".repeat(2047)));
+        let text = read(bytes, 4096);
+        assert!(text.len() <= 4096 && text.len() > 4000);
+        assert!(
+            text.trim_end()
+                .chars()
+                .all(|c| c == char::REPLACEMENT_CHARACTER)
+        );
+        assert_eq!(read(long, 1), "\n");
+    }
+
+    #[test]
+    fn it_is_found_in_rotated_files_and_over_their_ends() {
+        let house = House::new(Settings {
+            max_size: 4096,
+            max_files: 5,
+            ..EVERYTHING
+        });
+        let first = run(&house, |stdout, _| {
+            for n in 0..600 {
+                writeln!(stdout, "first {n}").unwrap();
+            }
+        });
+        run(&house, |stdout, _| {
+            for n in 0..600 {
+                writeln!(stdout, "second {n}").unwrap();
+            }
+        });
+        let text = house.logs.written(ID, first, 4096).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() > 360, "{}", lines.len());
+        for (n, line) in (600 - lines.len()..600).zip(lines) {
+            assert_eq!(line, format!("first {n}"));
+        }
+        // Until there is nothing of it any more.
+        run(&house, |stdout, _| {
+            stdout.write_all(&[b'\n'; 40_000]).unwrap()
+        });
+        assert_eq!(house.logs.written(ID, first, 4096).unwrap(), "");
+    }
 
     #[test]
     fn what_is_found_can_be_read_by_another_thread() {

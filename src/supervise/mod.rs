@@ -11,6 +11,7 @@ mod launch;
 mod leftovers;
 mod looks;
 mod machine;
+mod outputs;
 mod record;
 mod records;
 pub mod signals;
@@ -22,6 +23,7 @@ mod watcher;
 pub use ends::{By, End, Reason, Via};
 pub use events::{Event, Kind, Listener};
 pub use machine::Origin;
+pub use outputs::Ended;
 pub use supervisor::{Change, Pending, Reloaded, Settings, Supervisor, check};
 
 use std::sync::Arc;

@@ -192,17 +192,26 @@ impl Records {
     }
 
     fn open(&self, id: ProgramId, how: OFlags) -> io::Result<std::fs::File> {
-        let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let mode = Mode::from_raw_mode(0o600);
-        let run_dir = self.run_dir.get()?;
-        let file = std::fs::File::from(rustix::fs::openat(&run_dir, path(id), flags, mode)?);
-        let meta = file.metadata()?;
-        // With another name it may be what somebody else relies on.
-        if !meta.is_file() || meta.nlink() != 1 {
-            return Err(io::Error::other("the run record is no file of its own"));
-        }
-        Ok(file)
+        open(&self.run_dir, &path(id), how)
     }
+}
+
+/// Opens a file of a program in `run_dir`, which only its owner may read.
+///
+/// # Errors
+/// The system's; it is no file of its own.
+pub(super) fn open(run_dir: &Directory, path: &str, how: OFlags) -> io::Result<std::fs::File> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mode = Mode::from_raw_mode(0o600);
+    let run_dir = run_dir.get()?;
+    let file = std::fs::File::from(rustix::fs::openat(&run_dir, path, flags, mode)?);
+    let meta = file.metadata()?;
+    // With another name it may be what somebody else relies on.
+    if !meta.is_file() || meta.nlink() != 1 {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        return Err(io::Error::other(format!("{name} is no file of its own")));
+    }
+    Ok(file)
 }
 
 fn path(id: ProgramId) -> String {
@@ -220,6 +229,8 @@ fn numbered(bytes: &[u8; WHOLE], id: ProgramId) -> Vec<(u32, End)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Timestamp, boot_id};
+    use crate::supervise::Reason;
 
     const ID: ProgramId = ProgramId(7);
 
@@ -252,5 +263,101 @@ mod tests {
         assert!(records.read(ID).is_err());
         let kept = std::fs::read(temp.path().join("victim")).unwrap();
         assert_eq!(kept, b"precious");
+    }
+
+    fn end(failure: &str) -> End {
+        End {
+            reason: Reason::StartFailed,
+            exit: None,
+            pid: None,
+            started: None,
+            ended: (BootTime::now(), Timestamp::now()),
+            logged: BootTime::now(),
+            usage: None,
+            by: None,
+            failure: failure.to_owned(),
+        }
+    }
+
+    fn house() -> (tempfile::TempDir, Records) {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join("program-7")).unwrap();
+        let records = Records::new(Arc::new(Directory::at(temp.path())));
+        (temp, records)
+    }
+
+    #[test]
+    fn ends_outlive_records_and_only_the_last_ones_are_kept() {
+        let (_temp, records) = house();
+        assert!(records.ends(ID).unwrap().is_empty());
+        let record = |failures| {
+            let mut record = Record::never_run(true, None);
+            record.machine.failures = failures;
+            record
+        };
+        records.write(ID, &record(0)).unwrap();
+        assert!(records.ends(ID).unwrap().is_empty());
+        for n in 1..=25 {
+            let end = end(&format!("failure {n}"));
+            records.write_ends(ID, &record(n), &[end]).unwrap();
+            assert_eq!(records.read(ID).unwrap(), Found::Record(record(n)));
+            records.write(ID, &record(n + 100)).unwrap();
+            assert_eq!(records.read(ID).unwrap(), Found::Record(record(n + 100)));
+            let ends = records.ends(ID).unwrap();
+            assert_eq!(ends.len(), KEPT.min(n as usize));
+            for ((number, end), n) in ends.into_iter().zip((1..=n).rev()) {
+                assert_eq!((number, end.failure), (n, format!("failure {n}")));
+            }
+        }
+        records.remove(ID).unwrap();
+        assert_eq!(records.read(ID).unwrap(), Found::Nothing);
+        assert_eq!(records.ends(ID).unwrap().len(), KEPT);
+        records.write(ID, &record(1)).unwrap();
+        assert_eq!(records.read(ID).unwrap(), Found::Record(record(1)));
+        assert_eq!(records.ends(ID).unwrap()[0].0, 25);
+    }
+
+    #[test]
+    fn a_reader_sees_ends_whole_and_without_a_gap_while_they_are_written() {
+        let (_temp, records) = house();
+        let record = Record::never_run(true, None);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for n in 1..=5_000 {
+                    let end = end(&n.to_string());
+                    records.write_ends(ID, &record, &[end]).unwrap();
+                }
+            });
+            let mut newest = 0;
+            while !writer.is_finished() {
+                let ends = records.ends(ID).unwrap();
+                for ((number, end), n) in
+                    ends.iter().zip((1..=ends.first().map_or(0, |e| e.0)).rev())
+                {
+                    assert_eq!((*number, &*end.failure), (n, &*n.to_string()));
+                }
+                let first = ends.first().map_or(0, |(number, _)| *number);
+                assert!(first >= newest && ends.len() >= KEPT.min(first as usize));
+                newest = first;
+            }
+        });
+    }
+
+    #[test]
+    fn ends_of_another_boot_are_not_there() {
+        let (temp, records) = house();
+        let record = Record::never_run(true, None);
+        records.write_ends(ID, &record, &[end("x")]).unwrap();
+        let path = temp.path().join("program-7/record");
+        let id = boot_id();
+        let other = id.replace(|c: char| c.is_ascii_hexdigit(), "0");
+        let text = std::fs::read_to_string(&path).unwrap().replace(id, &other);
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(records.read(ID).unwrap(), Found::OtherBoot);
+        // The checksum tells.
+        let (moved, slot) = text.split_at(LENGTH);
+        let foreign = slot.replacen(|c: char| c.is_ascii_hexdigit(), "0", 8);
+        std::fs::write(&path, format!("{moved}{foreign}")).unwrap();
+        assert!(records.ends(ID).unwrap().is_empty());
     }
 }

@@ -15,6 +15,7 @@ use super::cgroups::Cgroups;
 use super::ends::{Asked, By, End, Reason};
 use super::events::{Events, Listener};
 use super::launch::{self, Base};
+use super::outputs::{Ended, Outputs};
 use super::record::Record;
 use super::records::Records;
 use super::signals::Children;
@@ -72,7 +73,8 @@ pub struct Supervisor {
     pub(super) events: Arc<Events>,
     pub(super) adoptions: Adoptions,
     pub(super) link: Arc<Link>,
-    pub(super) records: Records,
+    pub(super) records: Arc<Records>,
+    outputs: Arc<Outputs>,
     /// `None` where runs cannot have cgroups of their own.
     pub(super) cgroups: Option<Cgroups>,
     pub(super) base: Base,
@@ -103,6 +105,11 @@ impl Supervisor {
         logs.finish_removals(|id| store.has(id));
         // A database that was lost or moved aside knows nothing of programs whose logs are still there.
         store.keep_off(logs.last_id());
+        let records = Arc::new(Records::new(Arc::clone(&run_dir)));
+        let outputs = Outputs::new(Arc::clone(&records), Arc::clone(&run_dir));
+        let outputs = Arc::new(outputs);
+        let keeper = Arc::clone(&outputs);
+        logs.before_rotation(move |id, read| keeper.keep(id, read));
         let supervisor = Arc::new(Supervisor {
             store,
             logs,
@@ -111,7 +118,8 @@ impl Supervisor {
             adoptions: Adoptions::default(),
             link,
             cgroups: run_dir.get().ok().and_then(Cgroups::find),
-            records: Records::new(Arc::clone(&run_dir)),
+            records,
+            outputs,
             base: Base {
                 null: OwnedFd::from(null),
                 open_files,
@@ -274,12 +282,13 @@ impl Supervisor {
         self.post(id, Mail::Command(Box::new((command, by)), caller));
     }
 
-    /// How the last runs of a program ended in this boot, newest first, each with its number.
+    /// How the last runs of a program ended in this boot, newest first.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub fn ends(&self, id: ProgramId) -> io::Result<Vec<(u32, End)>> {
-        self.records.ends(id)
+    /// Its record or its log cannot be read.
+    pub fn ended(&self, id: ProgramId) -> io::Result<Vec<Ended>> {
+        let read = |span, most| self.logs.written(id, span, most);
+        self.outputs.ended(id, &read)
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -301,10 +310,14 @@ impl Supervisor {
         match write() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.logs.make_run_dir(id)?;
-                write()
+                write()?;
             }
-            done => done,
+            done => done?,
         }
+        if !ends.is_empty() {
+            self.logs.ask_before_rotation(id);
+        }
+        Ok(())
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {

@@ -7,7 +7,7 @@ use super::logfile::last_byte;
 use super::{Channel, Context, Open};
 use crate::logs::index::Kind;
 use crate::logs::times::Times;
-use crate::logs::{dirs, files};
+use crate::logs::{dirs, files, read};
 
 impl Channel {
     /// Looks how far the stream has come that we take up, and whether a run has ended there within a line.
@@ -50,6 +50,13 @@ impl Channel {
     /// Gives the next bytes a new file.
     pub(super) fn rotate(&mut self, context: &mut Context) -> io::Result<()> {
         self.record(Kind::Data, context);
+        if self.growth.is_to_ask()
+            && let Some(look) = context.before_rotation.get()
+        {
+            let log_dir = &context.log_dir;
+            let read = |span, most| read::written(&*log_dir.get_to_read(), self.id, span, most);
+            look(self.id, &read);
+        }
         let Some(open) = self.open.take() else {
             return Ok(());
         };
