@@ -109,6 +109,15 @@ impl Add<Duration> for Timestamp {
     }
 }
 
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Duration) -> Timestamp {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Timestamp(self.0.saturating_sub(micros))
+    }
+}
+
 /// By how much a test has moved the wall clock, in microseconds: in a debug build, as the file says, in seconds, that
 /// `HXE_CLOCK` names. Our system calls pass by libraries that tests of others preload.
 #[cfg(debug_assertions)]

@@ -91,7 +91,10 @@ impl From<Ended> for ExitShape {
                 millis as f64 / 1000.0
             }),
             cpu_seconds: end.usage.map(|usage| usage.cpu_micros as f64 / 1e6),
-            max_memory_bytes: end.usage.map(|usage| usage.max_rss_kib * 1024),
+            max_memory_bytes: end
+                .usage
+                .and_then(|usage| usage.max_rss_kib)
+                .map(|kib| kib * 1024),
             output,
         }
     }

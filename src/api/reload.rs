@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::error::ApiError;
 use super::{Api, Call, Outcome, reply};
-use crate::supervise::{self, Change, Refusal};
+use crate::supervise::{self, By, Change, Refusal};
 
 /// What a reload did.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub struct Reloaded {
     pub restart_required: Vec<&'static str>,
 }
 
-/// Reads everything again.
-pub type Reload = dyn Fn() -> Result<Reloaded, Refusal> + Send + Sync;
+/// Reads everything again, for whoever asks.
+pub type Reload = dyn Fn(By) -> Result<Reloaded, Refusal> + Send + Sync;
 
 #[derive(Serialize)]
 struct ReloadedShape<'a> {
@@ -82,8 +82,9 @@ pub fn reload(api: &Api, call: Call) -> Result<Outcome, ApiError> {
     let reload = api.reload.get().map(Arc::clone);
     let reload = reload.ok_or_else(|| busy("The daemon is starting: try again"))?;
     let full = busy("Too many reloads are waiting: try again");
+    let by = call.by();
     Ok(Outcome::on_lane(&api.reloads, full, move || {
-        let reloaded = reload().map_err(|refusal| ApiError::refused(refusal, String::new()))?;
+        let reloaded = reload(by).map_err(|refusal| ApiError::refused(refusal, String::new()))?;
         let programs = &reloaded.programs;
         let shape = ReloadedShape {
             added: Changes(&programs.added),

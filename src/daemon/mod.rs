@@ -276,7 +276,9 @@ impl Daemon {
         });
         let (supervisor, link) = (&reloader.supervisor, &reloader.link);
         let reload = Arc::clone(&reloader);
-        reloader.api.reload_by(Arc::new(move || reload.reload()));
+        reloader
+            .api
+            .reload_by(Arc::new(move |by| reload.reload(by)));
         let pid_file = match pid_file {
             None => None,
             Some(path) => match PidFile::write(&path, link.main_pid()) {

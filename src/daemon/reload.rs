@@ -13,7 +13,7 @@ use crate::guardian::Link;
 use crate::http::Server;
 use crate::logs::Logs;
 use crate::report;
-use crate::supervise::{Change, Pending, Refusal, Supervisor};
+use crate::supervise::{By, Change, Pending, Refusal, Supervisor};
 use crate::sys;
 
 /// What a reload reaches.
@@ -34,9 +34,9 @@ impl Reloader {
     /// # Errors
     /// `Misdeclared` with every mistake there is, and nothing is changed; `Store` if the disk does not take it; `Busy`
     /// while the daemon ends.
-    pub fn reload(&self) -> Result<Reloaded, Refusal> {
+    pub fn reload(&self, by: By) -> Result<Reloaded, Refusal> {
         self.link.notify(&reloading());
-        let result = self.apply();
+        let result = self.apply(by);
         match &result {
             // The end has been announced already.
             Err(Refusal::Busy(_)) => return result,
@@ -61,7 +61,7 @@ impl Reloader {
     /// Has everything read again in turn, as a signal wants it. Where many wait, one of them will see it.
     pub fn ask(self: &Arc<Self>) {
         let reloader = Arc::clone(self);
-        self.api.in_turn(move || drop(reloader.reload()));
+        self.api.in_turn(move || drop(reloader.reload(By::SIGNAL)));
     }
 
     /// Has the Unix socket made anew in turn, where its directory was taken away.
@@ -81,7 +81,7 @@ impl Reloader {
         }
         let reloader = Arc::clone(self);
         self.api.in_turn(move || {
-            if let Ok(programs) = reloader.supervisor.carry_out(pending) {
+            if let Ok(programs) = reloader.supervisor.carry_out(pending, None) {
                 programs.all().for_each(tell_of);
             }
         });
@@ -123,7 +123,7 @@ impl Reloader {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self) -> Result<Reloaded, Refusal> {
+    fn apply(&self, by: By) -> Result<Reloaded, Refusal> {
         let mut config = self.config();
         let (mut new, restart_required) = config
             .reload(self.config_path.as_deref(), &Environment::of_process())
@@ -144,7 +144,7 @@ impl Reloader {
             beginning::keep(&mut new, false, &self.link);
         }
         *config = new;
-        let programs = self.supervisor.carry_out(pending)?;
+        let programs = self.supervisor.carry_out(pending, Some(by))?;
         match refused {
             Some(error) => Err(error.into()),
             None => Ok(Reloaded {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::message::Message;
+use super::message::{Death, Message};
 use super::process::Guardian;
 use super::upgrade::{Stage, describe};
 use crate::clock::BootTime;
@@ -84,7 +84,8 @@ impl Guardian {
         self.start_at = BootTime::now() + wait;
     }
 
-    /// Tells the daemon of children that have ended. They are kept until it says that it knows all that it needs to.
+    /// Tells the daemon of children that have ended. They are kept until it says that it knows all that it needs to; when
+    /// they ended is known also where there was no daemon then.
     pub(super) fn look_after_orphans(&mut self) {
         let checking = match &self.upgrade {
             Some(upgrade) => match upgrade.stage {
@@ -93,13 +94,20 @@ impl Guardian {
             },
             None => None,
         };
-        let Some(daemon) = &mut self.daemon else {
-            return;
-        };
+        let daemon = self.daemon.as_ref().map(|daemon| daemon.pid);
         for (pid, status) in ended_children() {
-            let is_orphan = pid != daemon.pid && Some(pid) != checking;
-            if is_orphan && daemon.told.insert(pid) {
-                daemon.tell(Message::Ended(pid, status));
+            if [daemon, checking].contains(&Some(pid)) {
+                continue;
+            }
+            let death = self.deaths.entry(pid).or_insert_with(|| Death {
+                status,
+                at: Some(BootTime::now()),
+                usage: process::usage_of(pid),
+            });
+            if let Some(daemon) = &mut self.daemon
+                && daemon.told.insert(pid)
+            {
+                daemon.tell(Message::Ended(pid, *death));
             }
         }
     }

@@ -9,11 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::handover;
-use super::message::{Message, Wait, receive, send};
+use super::message::{Death, Message, Wait, receive, send};
 use super::notify::Notify;
 use super::outcome::Outcome;
 use crate::report;
-use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::process::{self, Pid};
 use crate::sys::socket::peer_credentials;
 
 /// How long the guardian has to see the end of a process that has ended: it may have been stopped for a while.
@@ -38,7 +38,7 @@ struct Guardian {
 /// How processes ended that the guardian keeps for us.
 #[derive(Default)]
 struct Ends {
-    known: HashMap<Pid, ExitStatus>,
+    known: HashMap<Pid, Death>,
     /// Whose end somebody will ask for, once there is time.
     expected: HashSet<Pid>,
     /// Whoever is ours is known as such: the others are nobody's.
@@ -69,7 +69,7 @@ impl Link {
         loop {
             match receive(&socket, Wait::AsLongAsItTakes)? {
                 (Message::Keep(name), Some(fd)) => left.push((name, fd)),
-                (Message::Ended(pid, status), _) => drop(ends.known.insert(pid, status)),
+                (Message::Ended(pid, death), _) => drop(ends.known.insert(pid, death)),
                 (Message::Begin, _) => break,
                 _ => {}
             }
@@ -129,13 +129,18 @@ impl Link {
         }
     }
 
-    /// How a process ended that is the guardian's child; `None` where it is not, or nobody knows.
-    pub fn exit_of(&self, pid: Pid) -> Option<ExitStatus> {
+    /// How a process ended that is the guardian's child, as soon as it says so; `None` where it is not, or nobody knows.
+    pub fn death_of(&self, pid: Pid) -> Option<Death> {
+        self.death_within(pid, SEEN_WITHIN)
+    }
+
+    /// The same for who can do without.
+    pub fn death_within(&self, pid: Pid, patience: Duration) -> Option<Death> {
         let guardian = self.guardian.as_ref()?;
         let ends = guardian.lock();
         let waiting = guardian
             .told
-            .wait_timeout_while(ends, SEEN_WITHIN, |ends| !ends.known.contains_key(&pid));
+            .wait_timeout_while(ends, patience, |ends| !ends.known.contains_key(&pid));
         let (ends, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         ends.known.get(&pid).copied()
     }
@@ -206,10 +211,10 @@ impl Link {
                 Ok((Message::Upgrade(outcome), _)) => {
                     *self.upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
                 }
-                Ok((Message::Ended(pid, status), _)) => {
+                Ok((Message::Ended(pid, death), _)) => {
                     let mut ends = guardian.lock();
                     if !ends.settled || ends.expected.contains(&pid) || is_ours(pid) {
-                        ends.known.insert(pid, status);
+                        ends.known.insert(pid, death);
                         guardian.told.notify_all();
                     } else {
                         drop(ends);
@@ -242,6 +247,7 @@ impl Guardian {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::process::ExitStatus;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     #[test]
@@ -255,8 +261,13 @@ mod tests {
         .unwrap();
         let pid = |number| Pid::new(number).unwrap();
         let mut ends = Ends::default();
+        let death = Death {
+            status: ExitStatus::Code(3),
+            at: None,
+            usage: None,
+        };
         for number in [7, 8] {
-            ends.known.insert(pid(number), ExitStatus::Code(3));
+            ends.known.insert(pid(number), death);
         }
         let link = Link {
             guardian: Some(Guardian {
@@ -276,7 +287,7 @@ mod tests {
                 .ok()
         };
         assert_eq!((told(), told()), (Some(Message::Reap(pid(8))), None));
-        assert_eq!(link.exit_of(pid(7)), Some(ExitStatus::Code(3)));
+        assert_eq!(link.death_of(pid(7)), Some(death));
         link.reap(pid(7));
         assert_eq!(told(), Some(Message::Reap(pid(7))));
     }

@@ -16,10 +16,20 @@ use rustix::net::{
 };
 
 use super::outcome::Outcome;
-use crate::sys::process::{ExitStatus, Pid};
+use crate::clock::BootTime;
+use crate::sys::process::{ExitStatus, Pid, Usage};
 
 /// Bytes of the longest message.
 const LONGEST: usize = 4096;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Death {
+    pub status: ExitStatus,
+    /// When that was seen; `None` where an earlier hxe saw it.
+    pub at: Option<BootTime>,
+    pub usage: Option<Usage>,
+}
 
 /// A message, either way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +47,7 @@ pub enum Message {
     /// To the guardian: lines for the service manager.
     Notify(String),
     /// To a daemon: this process, which lost its own daemon, has ended, and is kept until it says `Reap`.
-    Ended(Pid, ExitStatus),
+    Ended(Pid, Death),
     /// To the guardian: nothing more is to be known of this process.
     Reap(Pid),
     /// To a daemon: the guardian got this signal.
@@ -54,8 +64,21 @@ impl fmt::Display for Message {
             Message::Begin => f.write_str("begin"),
             Message::Ready(version) => write!(f, "ready {version}"),
             Message::Notify(lines) => write!(f, "notify {lines}"),
-            Message::Ended(pid, ExitStatus::Code(code)) => write!(f, "exited {pid} {code}"),
-            Message::Ended(pid, ExitStatus::Signal(number)) => write!(f, "killed {pid} {number}"),
+            Message::Ended(pid, death) => {
+                match death.status {
+                    ExitStatus::Code(code) => write!(f, "exited {pid} {code}")?,
+                    ExitStatus::Signal(number) => write!(f, "killed {pid} {number}")?,
+                }
+                let known = [
+                    ("at", death.at.map(BootTime::as_micros)),
+                    ("cpu", death.usage.map(|usage| usage.cpu_micros)),
+                    ("rss", death.usage.and_then(|usage| usage.max_rss_kib)),
+                ];
+                known
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, value?)))
+                    .try_for_each(|(name, value)| write!(f, " {name} {value}"))
+            }
             Message::Reap(pid) => write!(f, "reap {pid}"),
             Message::Signal(number) => write!(f, "signal {number}"),
             Message::Upgrade(outcome) => write!(f, "upgrade {outcome}"),
@@ -67,20 +90,32 @@ impl Message {
     pub(super) fn parse(text: &str) -> Option<Message> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let pid = |text: &str| Pid::new(text.parse().ok()?);
-        let end = || rest.split_once(' ');
         Some(match word {
             "keep" => Message::Keep(rest.to_owned()),
             "forget" => Message::Forget(rest.to_owned()),
             "begin" => Message::Begin,
             "ready" => Message::Ready(rest.parse().ok()?),
             "notify" => Message::Notify(rest.to_owned()),
-            "exited" => {
-                let (number, code) = end()?;
-                Message::Ended(pid(number)?, ExitStatus::Code(code.parse().ok()?))
-            }
-            "killed" => {
-                let (number, signal) = end()?;
-                Message::Ended(pid(number)?, ExitStatus::Signal(signal.parse().ok()?))
+            "exited" | "killed" => {
+                let mut words = rest.split(' ');
+                let pid = pid(words.next()?)?;
+                let how = words.next()?;
+                let status = match word {
+                    "exited" => ExitStatus::Code(how.parse().ok()?),
+                    _ => ExitStatus::Signal(how.parse().ok()?),
+                };
+                // None of these from an earlier hxe, and more from a later one.
+                let words: Vec<&str> = words.collect();
+                let known = |name: &str| -> Option<u64> {
+                    let mut pairs = words.chunks_exact(2);
+                    pairs.find(|pair| pair[0] == name)?[1].parse().ok()
+                };
+                let usage = known("cpu").map(|cpu_micros| Usage {
+                    cpu_micros,
+                    max_rss_kib: known("rss"),
+                });
+                let at = known("at").map(BootTime::from_micros);
+                Message::Ended(pid, Death { status, at, usage })
             }
             "reap" => Message::Reap(pid(rest)?),
             "signal" => Message::Signal(rest.parse().ok()?),
@@ -195,14 +230,26 @@ mod tests {
     fn what_is_sent_is_received_in_order() {
         let (one, other) = pair();
         let pid = Pid::new(7).unwrap();
+        let ended = |status, more: Option<(Option<u64>, Option<u64>)>| {
+            let at = more.map(|_| BootTime::from_micros(5));
+            let usage = more.and_then(|(cpu, max_rss_kib)| {
+                let cpu_micros = cpu?;
+                Some(Usage {
+                    cpu_micros,
+                    max_rss_kib,
+                })
+            });
+            Message::Ended(pid, Death { status, at, usage })
+        };
         let messages = [
             Message::Keep("a b".into()),
             Message::Forget("program-1/stdout".into()),
             Message::Begin,
             Message::Ready(1),
             Message::Notify("RELOADING=1\nMONOTONIC_USEC=5".into()),
-            Message::Ended(pid, ExitStatus::Code(3)),
-            Message::Ended(pid, ExitStatus::Signal(9)),
+            ended(ExitStatus::Code(3), None),
+            ended(ExitStatus::Signal(9), Some((None, None))),
+            ended(ExitStatus::Signal(9), Some((Some(7), Some(1234)))),
             Message::Reap(pid),
             Message::Signal(15),
             Message::Upgrade(Outcome {

@@ -22,5 +22,6 @@ mod process;
 mod upgrade;
 
 pub use link::Link;
+pub use message::Death;
 pub use outcome::{Outcome, Progress};
 pub use process::{CONNECTION, LISTENER, Options, run};

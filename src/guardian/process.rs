@@ -1,5 +1,6 @@
 //! The guardian's loop: signals, the daemon's messages, the ends of children.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ use rustix::process::Signal;
 
 use super::child::{Daemon, Kept};
 use super::handover;
-use super::message::{Message, Wait, receive};
+use super::message::{Death, Message, Wait, receive};
 use super::notify::Notify;
 use super::outcome::Outcome;
 use super::upgrade::{Stage, Upgrade};
@@ -84,6 +85,8 @@ pub(super) struct Guardian {
     pub(super) again: bool,
     pub(super) kept: Kept,
     pub(super) daemon: Option<Daemon>,
+    /// How orphans ended that no daemon has taken up.
+    pub(super) deaths: HashMap<Pid, Death>,
     /// When the next daemon is to be started.
     pub(super) start_at: BootTime,
     /// Daemons in a row that did not serve for long.
@@ -115,6 +118,7 @@ impl Guardian {
             again: false,
             kept: Kept::new(),
             daemon: None,
+            deaths: HashMap::new(),
             start_at: BootTime::now(),
             failures: 0,
             has_served: before.is_some(),
@@ -277,6 +281,7 @@ impl Guardian {
                 Ok((Message::Notify(lines), _)) => self.notify.send(&lines),
                 Ok((Message::Reap(pid), _)) => {
                     daemon.told.remove(&pid);
+                    self.deaths.remove(&pid);
                     // It may not be ours.
                     let _ = process::reap(pid);
                 }

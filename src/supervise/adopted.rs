@@ -15,14 +15,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
 use super::STACK_SIZE;
 use super::watcher::Mail;
-use crate::guardian::Link;
+use crate::guardian::{Death, Link};
 use crate::report;
 use crate::sys::bell::Bell;
-use crate::sys::process::{self, ExitStatus, Pid};
+use crate::sys::process::{self, ExitStatus, Pid, Usage};
 use crate::sys::procfs;
 
 /// How long an ended process is waited for to be reaped by its parent, which only then lets the kernel tell how it ended.
 const REAPED_WITHIN: Duration = Duration::from_millis(200);
+/// How long the guardian is waited for to say more than a zombie does.
+const TOLD_WITHIN: Duration = Duration::from_millis(100);
 /// How often processes are looked at that have no descriptor: before Linux 5.3 there is none.
 const LOOK_EVERY: Timespec = Timespec {
     tv_sec: 1,
@@ -58,27 +60,54 @@ impl Adopted {
     }
 
     /// How it ended, once it has; `None` where nobody can know. May wait a little for its parent to reap it.
-    pub(super) fn exit_status(&self, link: &Link) -> Option<ExitStatus> {
+    pub(super) fn death(&self, link: &Link) -> Option<Death> {
         if let Some(stat) = self.zombie() {
-            if stat.exit_code != 0 {
-                return Some(ExitStatus::from_wait(stat.exit_code));
-            }
-            if link.guardian().is_some_and(|pid| pid.number() == stat.ppid) {
-                return link.exit_of(self.pid);
-            }
+            let is_kept = link.guardian().is_some_and(|pid| pid.number() == stat.ppid);
+            return match (stat.exit_code, is_kept) {
+                (0, true) => link.death_of(self.pid),
+                // A program whose end waits for nobody is not to wait for more than its end.
+                (code, true) => link
+                    .death_within(self.pid, TOLD_WITHIN)
+                    .or_else(|| Some(of_zombie(&stat, code))),
+                (0, false) => self.reaped(),
+                (code, false) => Some(of_zombie(&stat, code)),
+            };
         }
+        self.reaped()
+    }
+
+    /// How it ended, as the kernel tells once it has been reaped.
+    fn reaped(&self) -> Option<Death> {
         let pidfd = self.pidfd.as_ref()?;
         // POLLHUP tells that it has been reaped (Linux 6.15).
         let mut fds = [PollFd::new(pidfd, PollFlags::HUP)];
         let patience = Timespec::try_from(REAPED_WITHIN).ok()?;
         let _ = rustix::event::poll(&mut fds, Some(&patience));
-        process::exit_of(pidfd)
+        let status = process::exit_of(pidfd)?;
+        Some(Death {
+            status,
+            at: None,
+            usage: None,
+        })
     }
 
     fn zombie(&self) -> Option<procfs::Stat> {
         procfs::stat(self.pid.number())
             .ok()
             .filter(|stat| stat.start_ticks == self.start_ticks && stat.is_zombie())
+    }
+}
+
+/// What a process tells that ended with this status and is not reaped.
+fn of_zombie(stat: &procfs::Stat, status: i32) -> Death {
+    let cpu_micros = stat.cpu_ticks * 1_000_000 / rustix::param::clock_ticks_per_second();
+    Death {
+        status: ExitStatus::from_wait(status),
+        at: None,
+        usage: Some(Usage {
+            cpu_micros,
+            max_rss_kib: None,
+        }),
     }
 }
 

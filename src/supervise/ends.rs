@@ -194,7 +194,7 @@ impl End {
         put(self.ended.1.as_micros().to_string());
         put(self.logged.as_micros().to_string());
         put(or_dash(self.usage.map(|usage| usage.cpu_micros)));
-        put(or_dash(self.usage.map(|usage| usage.max_rss_kib)));
+        put(or_dash(self.usage.and_then(|usage| usage.max_rss_kib)));
         put(self.by.as_ref().map_or("-".to_owned(), By::encode));
         text.push('\t');
         // The checksum, and what ends all.
@@ -241,11 +241,11 @@ impl End {
             _ => None,
         };
         let usage = match (optional(cpu)?, optional(rss)?) {
-            (Some(cpu_micros), Some(max_rss_kib)) => Some(Usage {
+            (Some(cpu_micros), max_rss_kib) => Some(Usage {
                 cpu_micros,
                 max_rss_kib,
             }),
-            _ => None,
+            (None, _) => None,
         };
         let end = End {
             reason: Reason::from_word(reason)?,
@@ -325,7 +325,7 @@ mod tests {
             started in prop::option::of(any::<(u32, i64)>()),
             ended in any::<(u32, i64)>(),
             logged: u32,
-            usage in prop::option::of((0..=u64::MAX / 1000, 0..=u64::MAX / 1000)),
+            usage in prop::option::of((0..=u64::MAX / 1000, prop::option::of(0..=u64::MAX / 1000))),
             user in "[^\\pC\\s]{0,16}",
             via in prop::option::of(prop::sample::select(vec![Via::Api, Via::Hxe, Via::Signal])),
         ) -> End {

@@ -12,10 +12,10 @@ use rustix::process::Rlimit;
 
 use super::adopted::Adoptions;
 use super::cgroups::Cgroups;
-use super::ends::{Asked, By, End, Reason};
+use super::ends::{Asked, By, Reason};
 use super::events::{Events, Listener};
 use super::launch::{self, Base};
-use super::outputs::{Ended, Outputs};
+use super::outputs::Outputs;
 use super::record::Record;
 use super::records::Records;
 use super::signals::Children;
@@ -34,6 +34,7 @@ use crate::sys::process;
 
 mod declared;
 mod ending;
+mod recording;
 mod taking_up;
 
 use taking_up::as_recorded;
@@ -282,42 +283,8 @@ impl Supervisor {
         self.post(id, Mail::Command(Box::new((command, by)), caller));
     }
 
-    /// How the last runs of a program ended in this boot, newest first.
-    ///
-    /// # Errors
-    /// Its record or its log cannot be read.
-    pub fn ended(&self, id: ProgramId) -> io::Result<Vec<Ended>> {
-        let read = |span, most| self.logs.written(id, span, most);
-        self.outputs.ended(id, &read)
-    }
-
     pub(super) fn is_ending(&self) -> bool {
         self.closed.get() == Some(&ending::STOPPING)
-    }
-
-    /// Puts on record where a program stands, with the `ends` that it has come to. Its directory is made anew where somebody
-    /// removed it.
-    pub(super) fn put_on_record(
-        &self,
-        id: ProgramId,
-        record: &Record,
-        ends: &[End],
-    ) -> io::Result<()> {
-        let write = || match ends {
-            [] => self.records.write(id, record),
-            ends => self.records.write_ends(id, record, ends),
-        };
-        match write() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.logs.make_run_dir(id)?;
-                write()?;
-            }
-            done => done?,
-        }
-        if !ends.is_empty() {
-            self.logs.ask_before_rotation(id);
-        }
-        Ok(())
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {

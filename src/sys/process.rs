@@ -73,8 +73,8 @@ pub fn peek_exit(pid: Pid) -> io::Result<Option<ExitStatus>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub cpu_micros: u64,
-    /// The most that one of them had resident.
-    pub max_rss_kib: u64,
+    /// The most that one of them had resident, where that is known.
+    pub max_rss_kib: Option<u64>,
 }
 
 /// As the kernel has it, and not libc, where times may be wider. Source: waitid(2), getrusage(2).
@@ -106,12 +106,11 @@ pub fn usage_of(pid: Pid) -> Option<Usage> {
     #[allow(clippy::unnecessary_cast)]
     let wide = |field: libc::c_long| field as u64;
     let micros = |[seconds, micros]: [libc::c_long; 2]| wide(seconds) * 1_000_000 + wide(micros);
-    let found = Usage {
-        cpu_micros: micros(usage.user) + micros(usage.system),
-        max_rss_kib: wide(usage.maxrss),
-    };
     // One that runs leaves it untouched, and every process that ran has had a page.
-    (result == 0 && found.max_rss_kib > 0).then_some(found)
+    (result == 0 && usage.maxrss > 0).then(|| Usage {
+        cpu_micros: micros(usage.user) + micros(usage.system),
+        max_rss_kib: Some(wide(usage.maxrss)),
+    })
 }
 
 /// Reaps our child if it has ended. From here on its pid may be somebody else's.

@@ -12,7 +12,7 @@ use super::{AUTOSTART_PATIENCE, NO_DESCRIPTORS, Supervisor, wait_until_reached};
 use crate::program::{Declaration, Declarations, Program, ProgramId};
 use crate::report;
 use crate::store;
-use crate::supervise::ends::{Asked, Reason};
+use crate::supervise::ends::{Asked, By, Reason};
 use crate::supervise::record::{Found, Record};
 use crate::supervise::watcher::{Mail, Renewal};
 use crate::supervise::{Caller, Done, Phase, Refusal, Settings, Snapshot, launch};
@@ -260,19 +260,19 @@ impl Supervisor {
     }
 
     /// Stops and removes what is gone, restarts what runs with what has changed, and starts what is new and enabled; returns
-    /// when all that is done.
+    /// when all that is done. `by`: who asked for a reload.
     ///
     /// # Errors
     /// The daemon ends; the next one goes on with it.
-    pub fn carry_out(&self, pending: Pending) -> Result<Reloaded, Refusal> {
+    pub fn carry_out(&self, pending: Pending, by: Option<By>) -> Result<Reloaded, Refusal> {
         let mut reloaded = Reloaded {
             added: pending.failed,
             unchanged: pending.unchanged,
             ..Reloaded::default()
         };
         // First of all: what is new may need what these have, a port for example.
-        reloaded.removed = self.remove_all(&pending.removed);
-        let renewed = self.renew_all(pending.changed);
+        reloaded.removed = self.remove_all(&pending.removed, by.as_ref());
+        let renewed = self.renew_all(pending.changed, by.as_ref());
         for id in pending.added {
             let Some(mailbox) = self.mailbox(id) else {
                 continue;
@@ -300,7 +300,7 @@ impl Supervisor {
     }
 
     /// Stops and removes these, all at once.
-    fn remove_all(&self, ids: &[ProgramId]) -> Vec<Change> {
+    fn remove_all(&self, ids: &[ProgramId], by: Option<&By>) -> Vec<Change> {
         let removals = Answers::new();
         for id in ids {
             let Some(published) = self.published(*id) else {
@@ -315,7 +315,7 @@ impl Supervisor {
                     Err(refusal) => (snapshot.program.id, change.failed(&refusal)),
                 });
             });
-            let (reason, by) = (Reason::Reload, None);
+            let (reason, by) = (Reason::Reload, by.cloned());
             self.post(*id, Mail::Delete(Box::new(Asked { reason, by }), caller));
         }
         let changes = removals.wait();
@@ -333,7 +333,7 @@ impl Supervisor {
     }
 
     /// Restarts those of these that run with another definition than theirs, all at once.
-    fn renew_all(&self, changed: Vec<(ProgramId, bool)>) -> Answers {
+    fn renew_all(&self, changed: Vec<(ProgramId, bool)>, by: Option<&By>) -> Answers {
         let renewals = Answers::new();
         for (id, changed) in changed {
             let Some(published) = self.published(id) else {
@@ -351,7 +351,8 @@ impl Supervisor {
                     Err(refusal) => (id, change.failed(&refusal)),
                 });
             });
-            let renewal = Box::new(Renewal { changed, by: None });
+            let by = by.cloned();
+            let renewal = Box::new(Renewal { changed, by });
             self.post(id, Mail::Renew(renewal, caller));
         }
         renewals

@@ -4,8 +4,9 @@
 
 use std::collections::HashSet;
 
-use super::run::{exit, mark};
+use super::run::mark;
 use super::{Event, Exit, Run, Watcher, record};
+use crate::guardian::Death;
 use crate::logs::Level;
 use crate::report;
 use crate::supervise::adopted::Adopted;
@@ -18,7 +19,7 @@ use crate::sys::process::ExitStatus;
 /// What became of the recorded process.
 enum Found {
     Alive(Adopted),
-    Gone(Option<ExitStatus>),
+    Gone(Option<Death>),
 }
 
 impl Watcher {
@@ -40,19 +41,19 @@ impl Watcher {
             Some(run) => match self.take_up(&run) {
                 Found::Alive(adopted) => self.adopt(run, adopted),
                 // It had not become its program when the daemon died, and died with it.
-                Found::Gone(status) if is_starting && never_ran(status) => {
-                    self.clear_up_after_gone(run, exit(status));
+                Found::Gone(death) if is_starting && never_ran(death) => {
+                    self.clear_up_after_gone(run, death);
                     self.bury();
                     self.last.exit = None;
                     self.start_again();
                 }
-                Found::Gone(status) => {
+                Found::Gone(death) => {
                     let pid = run.pid;
-                    self.clear_up_after_gone(run, exit(status));
+                    let exit = self.clear_up_after_gone(run, death);
                     if is_starting {
                         self.step(Event::Spawned(pid));
                     }
-                    self.step(Event::Exited(exit(status)));
+                    self.step(Event::Exited(exit));
                 }
             },
         }
@@ -68,7 +69,7 @@ impl Watcher {
         match Adopted::find(run.pid, run.start_ticks) {
             None => Found::Gone(None),
             Some(adopted) if adopted.has_ended() => {
-                Found::Gone(adopted.exit_status(&self.supervisor.link))
+                Found::Gone(adopted.death(&self.supervisor.link))
             }
             Some(adopted) => Found::Alive(adopted),
         }
@@ -103,9 +104,9 @@ impl Watcher {
         }
     }
 
-    fn clear_up_after_gone(&mut self, run: record::Run, exit: Exit) {
+    fn clear_up_after_gone(&mut self, run: record::Run, death: Option<Death>) -> Exit {
         let run = self.run(run, None, Origin::EarlierGone);
-        self.clear_up_after(run, exit, None);
+        self.clear_up_after(run, death)
     }
 
     fn run(&self, run: record::Run, adopted: Option<Adopted>, origin: Origin) -> Run {
@@ -133,10 +134,10 @@ impl Watcher {
 /// Whether a process that was recorded before it became its program died before that: killed with its daemon, or by itself
 /// as it was not permitted to go on. Where nobody knows, so it most likely was, as the one moment is short and the other
 /// as long as the program runs.
-fn never_ran(status: Option<ExitStatus>) -> bool {
+fn never_ran(death: Option<Death>) -> bool {
     const KILL: i32 = 9;
     matches!(
-        status,
+        death.map(|death| death.status),
         None | Some(ExitStatus::Signal(KILL) | ExitStatus::Code(127))
     )
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Asker, Dead, Event, Last, Run, Watcher};
 use crate::clock::{BootTime, Timestamp};
+use crate::guardian::Death;
 use crate::logs::Level;
 use crate::program::Signal;
 use crate::report;
@@ -20,7 +21,7 @@ use crate::supervise::machine::{Policy, State};
 use crate::supervise::record::Record;
 use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
-use crate::sys::process::{self, ExitStatus, Pid, Usage};
+use crate::sys::process::{self, ExitStatus, Pid};
 use crate::sys::{fault, procfs};
 
 /// A run that ends sooner and leaves processes behind has most likely put itself into the background.
@@ -141,29 +142,33 @@ impl Watcher {
     /// kept. It is reaped once that is on record, so that until then its pid is nobody else's and its end is not lost.
     pub(super) fn see_end(&mut self) -> Option<Exit> {
         let run = self.run.as_ref()?;
-        let (status, usage) = match &run.adopted {
+        let death = match &run.adopted {
             None => match process::peek_exit(run.pid) {
                 Ok(None) => return None,
-                Ok(status) => (status, process::usage_of(run.pid)),
+                Ok(Some(status)) => Some(Death {
+                    status,
+                    at: None,
+                    usage: process::usage_of(run.pid),
+                }),
                 // Somebody else reaped it.
-                Err(_) => (None, None),
+                Err(_) => None,
             },
-            Some(adopted) if adopted.has_ended() => {
-                (adopted.exit_status(&self.supervisor.link), None)
-            }
+            Some(adopted) if adopted.has_ended() => adopted.death(&self.supervisor.link),
             Some(_) => return None,
         };
         let run = self.run.take()?;
-        let exit = exit(status);
         fault::point("seen");
-        self.clear_up_after(run, exit, usage);
+        let exit = self.clear_up_after(run, death);
         fault::point("cleared up");
         Some(exit)
     }
 
-    pub(super) fn clear_up_after(&mut self, run: Run, exit: Exit, usage: Option<Usage>) {
-        let ended = (BootTime::now(), Timestamp::now());
-        let ran = ended.0.since(run.since);
+    pub(super) fn clear_up_after(&mut self, run: Run, death: Option<Death>) -> Exit {
+        let (now, time) = (BootTime::now(), Timestamp::now());
+        let exit = exit(death);
+        let at = death.and_then(|death| death.at).unwrap_or(now);
+        let ended = (at, time - now.since(at));
+        let ran = at.since(run.since);
         let sweep = run
             .traces
             .sweep(&self.supervisor.children, self.supervisor.link.guardian());
@@ -195,8 +200,9 @@ impl Watcher {
             run,
             ended,
             logged: BootTime::now(),
-            usage,
+            usage: death.and_then(|death| death.usage),
         }));
+        exit
     }
 
     /// Takes note of who asks for the end of the run, unless somebody did before.
@@ -340,8 +346,8 @@ impl Watcher {
 }
 
 /// How a run ended, by what the kernel told.
-pub(super) fn exit(status: Option<ExitStatus>) -> Exit {
-    match status {
+fn exit(death: Option<Death>) -> Exit {
+    match death.map(|death| death.status) {
         Some(ExitStatus::Code(code)) => Exit::Code(code),
         Some(ExitStatus::Signal(number)) => Exit::Signal(Signal::from_number(number)),
         None => Exit::Unknown,
