@@ -38,6 +38,7 @@ pub const FIELDS: &[&str] = &[
     "created_at",
     "updated_at",
     "declared",
+    "exits",
 ];
 /// Those that are taken: what a file that declares a program may say.
 pub const TAKEN: &[&str] = FIELDS.split_at(17).0;
@@ -262,7 +263,7 @@ mod tests {
     #[test]
     fn an_answer_can_be_sent_back() {
         let added = r#","id":"program-7","status":"running","state":"running","pid":12,"exit_code":null,
-            "exit_signal":"TERM","start_time":"x","created_at":1,"updated_at":{}"#;
+            "exit_signal":"TERM","start_time":"x","created_at":1,"updated_at":{},"exits":[]"#;
         assert_eq!(
             parse_with(added).unwrap(),
             Definition::new("web", "/bin/true")

@@ -130,19 +130,23 @@ fn system_metrics(usage: SystemUsage) -> SystemMetricsShape {
     }
 }
 
-/// `GET /history`: `since`, the `next` of an earlier answer; what was measured after that, of the machine and of all programs,
-/// and what is measured now.
+/// `GET /history`: `since`, the `next` of an earlier answer, or `now`; what was measured after that, of the machine and of all
+/// programs, and what is measured now.
 pub fn history(api: &Api, call: Call) -> Result<Outcome, ApiError> {
-    let since = call.query(&["since"])?.count("since")?.unwrap_or(0) as u64;
+    let query = call.query(&["since"])?;
+    let since = match query.get("since") {
+        Some("now") => None,
+        _ => Some(query.count("since")?.unwrap_or(0) as u64),
+    };
     let programs = api.supervisor.list();
     let used = api.metrics.programs(&runs(&programs)).map_err(failed)?;
     let system = api.metrics.system(&api.state_dir).map_err(failed)?;
     let now = BootTime::now();
-    // What is not in the past is of another boot.
-    let since = match BootTime::from_micros(since.saturating_mul(1000).saturating_add(999)) {
-        since if since < now => since,
-        _ => BootTime::default(),
-    };
+    let since = since.map_or(now, |since| {
+        let since = BootTime::from_micros(since.saturating_mul(1000).saturating_add(999));
+        // What is not in the past is of another boot.
+        Some(since).filter(|since| *since < now).unwrap_or_default()
+    });
     let (moments, wall_offset) = api.metrics.since(since);
     let history = History {
         system: Some(system),

@@ -1,5 +1,6 @@
 //! `hxe metrics`: what programs and the machine use.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 use super::args::Args;
@@ -9,7 +10,7 @@ use super::output::{Format, Output, column, number, wide};
 use super::say_more;
 use super::show::span;
 use super::table::{Opt, Value, opt};
-use crate::client::{Client, Error, ListFilter, Metrics, Program};
+use crate::client::{Client, ListFilter, Metrics, Program};
 
 #[rustfmt::skip]
 pub const OPTIONS: &[Opt] = &[
@@ -65,15 +66,21 @@ fn of_all(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
         status: Some("running"),
         ..ListFilter::default()
     };
-    let mut found = Vec::new();
-    for program in client.list(&running)? {
-        match client.metrics(&program.id) {
-            Ok(metrics) => found.push((program, metrics)),
-            // Deleted meanwhile.
-            Err(Error::NotFound(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let programs = client.list(&running)?;
+    let mut measured: HashMap<String, Metrics> = client
+        .all_metrics()?
+        .programs
+        .into_iter()
+        .map(|program| (program.metrics.program_id.clone(), program.metrics))
+        .collect();
+    // Without those that were deleted meanwhile.
+    let found: Vec<_> = programs
+        .into_iter()
+        .filter_map(|program| {
+            let metrics = measured.remove(&program.id)?;
+            Some((program, metrics))
+        })
+        .collect();
     print(&found, output, false)
 }
 
@@ -133,7 +140,7 @@ fn of_system(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
 }
 
 /// MiB to read, bytes for scripts.
-fn memory(output: &Output, bytes: u64) -> String {
+pub fn memory(output: &Output, bytes: u64) -> String {
     match output.format {
         Format::Table => {
             let tenths = bytes * 10 / (1024 * 1024);

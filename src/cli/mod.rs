@@ -10,6 +10,7 @@ mod connect;
 mod control;
 mod daemon;
 mod define;
+mod exits;
 mod failure;
 mod help;
 mod import;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::args::Args;
 use super::connect::{self, client};
+use super::exits;
 use super::failure::{Code, Failure};
 use super::output::{Format, Output, column, number, tsv, wide};
 use super::say;
@@ -95,9 +96,11 @@ pub fn list(args: &Args) -> Result<ExitCode, Failure> {
 /// `hxe info`.
 pub fn info(args: &Args) -> Result<ExitCode, Failure> {
     let output = Output::of(args)?;
-    let program = client(args)?
-        .get(&args.operands[0])
-        .map_err(|error| Failure::from(error).of(&args.operands[0]))?;
+    let client = client(args)?;
+    let failed = |error| Failure::from(error).of(&args.operands[0]);
+    let mut program = client.get(&args.operands[0]).map_err(failed)?;
+    let exits = client.exits(&program.id).map_err(failed)?;
+    program.json["exits"] = exits.iter().map(|exit| exit.json.clone()).collect();
     let definition = &program.definition;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let environment = definition.environment.iter();
@@ -137,6 +140,7 @@ pub fn info(args: &Args) -> Result<ExitCode, Failure> {
     }
     fields.push(("created_at", program.created_at.clone()));
     fields.push(("updated_at", program.updated_at.clone()));
+    fields.extend(exits.iter().map(|exit| ("exit", exits::line(exit))));
     output.fields(&fields, &program.json.to_string())
 }
 

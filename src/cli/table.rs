@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use super::args::Args;
 use super::failure::Failure;
 use super::{
-    completions, connect, control, daemon, define, import, measure, output, run, service, session,
-    show, version, watch,
+    completions, connect, control, daemon, define, exits, import, measure, output, run, service,
+    session, show, version, watch,
 };
 
 /// A command.
@@ -145,6 +145,15 @@ pub static COMMANDS: &[Command] = &[
         about: "Show all that is known of a program.",
         options: &[output::OPTIONS, connect::OPTIONS],
         run: show::info,
+        ..MANY
+    },
+    Command {
+        name: "exits",
+        operands: "PROGRAM",
+        most: 1,
+        about: "Show how the last runs of a program ended, and what they wrote last.",
+        options: &[exits::OPTIONS, output::OPTIONS, connect::OPTIONS],
+        run: exits::exits,
         ..MANY
     },
     Command {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::connection::Head;
 use super::wire::text;
 use super::{
-    Client, Definition, Entries, Error, Events, LONG_PATIENCE, LogFilter, Metrics, Outcome, Output,
-    PATIENCE, Program, Request, SystemMetrics, Token, events,
+    Client, Definition, Entries, Error, Events, Exit, History, LONG_PATIENCE, LogFilter, Metrics,
+    Outcome, Output, PATIENCE, Program, Request, SystemMetrics, Token, events,
 };
 
 /// Which programs are listed.
@@ -263,6 +263,57 @@ impl Client {
         let json = self.get_json("/metrics")?;
         match json["system"].is_object() {
             true => Ok(SystemMetrics::read(json)),
+            false => Err(Error::Protocol("the metrics are missing")),
+        }
+    }
+
+    /// `GET /program/{id}/exits`: how its last ten runs ended, newest first.
+    ///
+    /// ```standalone_crate
+    /// # let daemon = hxe::example::daemon()?;
+    /// # let client = hxe::client::Client::local(&daemon.socket);
+    /// use hxe::client::Definition;
+    ///
+    /// client.create(&Definition { args: "1000".to_owned(), ..Definition::new("job", "sleep") })?;
+    /// client.start("job")?;
+    /// client.stop("job", false)?;
+    /// let exits = client.exits("job")?;
+    /// assert_eq!(exits[0].reason, "stop");
+    /// assert_eq!(exits[0].via.as_deref(), Some("hxe"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn exits(&self, program: &str) -> Result<Vec<Exit>, Error> {
+        let mut json = self.get_json(&path(program, "/exits"))?;
+        match json["exits"].take() {
+            Value::Array(exits) => Ok(exits.into_iter().map(Exit::read).collect()),
+            _ => Err(Error::Protocol("the list of exits is no list")),
+        }
+    }
+
+    /// `GET /history`: what the machine and all programs use, and the samples that were taken after the answer that had `next`;
+    /// all, where that is `None`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn history(&self, since: Option<u64>) -> Result<History, Error> {
+        self.read_history(&since.unwrap_or(0).to_string())
+    }
+
+    /// The same without samples.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn all_metrics(&self) -> Result<History, Error> {
+        self.read_history("now")
+    }
+
+    fn read_history(&self, since: &str) -> Result<History, Error> {
+        let json = self.get_json(&format!("/history?since={since}"))?;
+        match json["system"].is_object() {
+            true => Ok(History::read(json)),
             false => Err(Error::Protocol("the metrics are missing")),
         }
     }

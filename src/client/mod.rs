@@ -55,7 +55,10 @@ pub use events::Events;
 pub use output::Output;
 pub use place::listens;
 pub use serde_json::Value;
-pub use wire::{Definition, Event, LogEntry, Metrics, Outcome, Program, SystemMetrics, Token};
+pub use wire::{
+    Definition, Event, Exit, History, LogEntry, Metrics, Outcome, Program, ProgramHistory,
+    SystemMetrics, Token,
+};
 
 use connection::{Connection, Failure, Head};
 use place::Place;
@@ -69,6 +72,9 @@ const LONG_PATIENCE: Duration = Duration::from_secs(24 * 3600 + 60);
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// Bytes of the answer to what was refused.
 const MAX_REFUSAL: usize = 64 * 1024;
+
+/// By this the daemon knows that it is not just anybody.
+const AGENT: &str = concat!("User-Agent: hxe/", env!("CARGO_PKG_VERSION"), "\r\n");
 
 /// A daemon, as a client sees it.
 pub struct Client {
@@ -202,7 +208,7 @@ impl Client {
         let (host, prefix) = self.place.host_and_prefix();
         let (method, path) = (request.method, request.path);
         let mut text = format!(
-            "{method} {prefix}{}{path} HTTP/1.1\r\nHost: {host}\r\n{}",
+            "{method} {prefix}{}{path} HTTP/1.1\r\nHost: {host}\r\n{AGENT}{}",
             request.base, request.headers
         );
         if let Some(token) = self.token() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What a program is to be. What is `None` or empty gets the daemon's default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -282,6 +282,108 @@ impl Metrics {
     }
 }
 
+/// How a run of a program ended, or that it could not begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exit {
+    /// Counts the ends of the program.
+    pub number: u64,
+    /// `exit`, `crash`, `start_failed`, or what was asked for: `stop`, `restart`, `delete`, `reload`, `shutdown`.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Who asked, where somebody did who has a name.
+    pub user: Option<String>,
+    /// `api`, `hxe` or `signal`, where somebody asked.
+    pub via: Option<String>,
+    /// 128 + n where signal n ended it.
+    pub exit_code: Option<i64>,
+    pub exit_signal: Option<String>,
+    pub pid: Option<i64>,
+    /// RFC 3339, UTC, milliseconds.
+    pub start_time: Option<String>,
+    pub end_time: String,
+    /// Seconds.
+    pub run_time: Option<f64>,
+    pub cpu_seconds: Option<f64>,
+    pub max_memory_bytes: Option<u64>,
+    /// The last 4 KiB that it wrote.
+    pub output: Option<String>,
+    /// As it came.
+    pub json: Value,
+}
+
+impl Exit {
+    pub(super) fn read(json: Value) -> Exit {
+        let some = |value: &Value| value.as_str().map(str::to_owned);
+        Exit {
+            number: count(&json["number"]),
+            reason: text(&json["reason"]),
+            message: text(&json["message"]),
+            user: some(&json["by"]["user"]),
+            via: some(&json["by"]["via"]),
+            exit_code: integer(&json["exit_code"]),
+            exit_signal: some(&json["exit_signal"]),
+            pid: integer(&json["pid"]),
+            start_time: some(&json["start_time"]),
+            end_time: text(&json["end_time"]),
+            run_time: json["run_time"].as_f64(),
+            cpu_seconds: json["cpu_seconds"].as_f64(),
+            max_memory_bytes: json["max_memory_bytes"].as_u64(),
+            output: some(&json["output"]),
+            json,
+        }
+    }
+}
+
+/// What the machine and all programs use, and used before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// For [`Client::history`](super::Client::history) the next time.
+    pub next: u64,
+    /// When samples were taken, in seconds since 1970, in order.
+    pub times: Vec<f64>,
+    /// Percent of the machine, at each of these times.
+    pub cpu_usage: Vec<f64>,
+    pub memory_bytes: Vec<u64>,
+    pub programs: Vec<ProgramHistory>,
+    /// As it came.
+    pub json: Value,
+}
+
+/// The same of a program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgramHistory {
+    /// Now.
+    pub metrics: Metrics,
+    /// Percent of one CPU, at each of the times; `None` where it did not run.
+    pub cpu_usage: Vec<Option<f64>>,
+    pub memory_bytes: Vec<Option<u64>>,
+}
+
+impl History {
+    pub(super) fn read(json: Value) -> History {
+        let programs = list(&json["programs"]).map(|program| {
+            let metrics = Metrics::read(json!({
+                "program_id": program["program_id"],
+                "metrics": program["metrics"],
+            }));
+            ProgramHistory {
+                metrics,
+                cpu_usage: list(&program["cpu_usage"]).map(Value::as_f64).collect(),
+                memory_bytes: list(&program["memory_bytes"]).map(Value::as_u64).collect(),
+            }
+        });
+        History {
+            next: count(&json["next"]),
+            times: list(&json["times"]).map(number).collect(),
+            cpu_usage: list(&json["system"]["cpu_usage"]).map(number).collect(),
+            memory_bytes: list(&json["system"]["memory_bytes"]).map(count).collect(),
+            programs: programs.collect(),
+            json,
+        }
+    }
+}
+
 /// What the machine uses, and how many programs there are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SystemMetrics {
@@ -346,6 +448,10 @@ impl Event {
     pub fn log_entry(&self) -> Option<LogEntry> {
         (self.kind == "log.new").then(|| LogEntry::read(&self.data))
     }
+}
+
+fn list(json: &Value) -> impl Iterator<Item = &Value> {
+    json.as_array().into_iter().flatten()
 }
 
 /// A text; empty where there is none.

@@ -455,6 +455,7 @@ fn a_stop_ends_with_no_process_at_whichever_step_the_daemon_dies() {
         }
         program.reaches("stopped");
         assert!(processes(&mark).is_empty(), "{step}");
+        assert_eq!(program.reasons(), ["stop"], "{step}");
     }
 }
 
@@ -482,7 +483,9 @@ fn a_crash_is_followed_by_one_process_at_whichever_step_the_daemon_dies() {
                 .try_pid()
                 .is_some_and(|pid| processes(&mark) == [pid])
         });
+        assert_eq!(program.reasons(), ["crash"], "{step}");
         program.stopped();
+        assert_eq!(program.reasons(), ["stop", "crash"], "{step}");
     }
 }
 

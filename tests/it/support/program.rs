@@ -112,6 +112,22 @@ impl Program<'_> {
         until_some(|| self.try_pid().filter(|now| *now != pid))
     }
 
+    /// How its last runs ended, newest first.
+    #[track_caller]
+    pub fn exits(&self) -> Vec<Value> {
+        let json = self.daemon.get(&self.path("/exits")).ok(200);
+        assert_eq!(json["program_id"], self.id.as_str());
+        json["exits"].as_array().expect("exits are a list").clone()
+    }
+
+    /// Why they ended, newest first.
+    #[track_caller]
+    pub fn reasons(&self) -> Vec<String> {
+        let exits = self.exits().into_iter();
+        let reasons = exits.map(|exit| exit["reason"].as_str().expect("it is a word").to_owned());
+        reasons.collect()
+    }
+
     /// The entries of its log, as `query` (`?level=error`) selects them.
     #[track_caller]
     pub fn logs(&self, query: &str) -> Vec<Value> {
