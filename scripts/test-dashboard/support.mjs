@@ -39,10 +39,23 @@ function freePort() {
     });
 }
 
+/** What is left if the script is ended. */
+const begun = new Set();
+process.on("exit", () => {
+    for (const { child, dir } of begun) {
+        child?.kill("SIGTERM");
+        fs.rmSync(dir, { recursive: true, force: true });
+    }
+});
+for (const signal of ["SIGINT", "SIGTERM"]) {
+    process.on(signal, () => process.exit(1));
+}
+
 /** A daemon with directories of its own, which listens on the same port however often it is started. */
 export class Daemon {
     static async start(more = "") {
         const daemon = new Daemon();
+        begun.add(daemon);
         daemon.dir = fs.mkdtempSync(path.join(os.tmpdir(), "hxe-dashboard-"));
         // Programs run as nobody, who must come to what is in it.
         fs.chmodSync(daemon.dir, 0o755);
@@ -76,6 +89,7 @@ export class Daemon {
         if (this.child.exitCode === null && this.child.signalCode === null) {
             await this.end();
         }
+        begun.delete(this);
         fs.rmSync(this.dir, { recursive: true, force: true });
     }
 
@@ -135,6 +149,7 @@ const EXPECTED = [
 export class Browser {
     static async open(url, { width, height = 740, scheme = "light", reducedMotion } = {}) {
         const browser = new Browser();
+        begun.add(browser);
         browser.dir = fs.mkdtempSync(path.join(os.tmpdir(), "hxe-chromium-"));
         browser.width = width;
         browser.mistakes = [];
@@ -187,6 +202,7 @@ export class Browser {
 
     async close() {
         await this.context.close();
+        begun.delete(this);
         fs.rmSync(this.dir, { recursive: true, force: true });
     }
 }

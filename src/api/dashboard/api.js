@@ -1,9 +1,9 @@
 // Requests to the API, and the token that they carry. The token lives as long as the tab.
 
 const KEY = "hxe-session";
-/** How long an answer may take, in milliseconds. A stop takes as long as the program does. */
+/** How long an answer may take, in milliseconds. A stop takes as long as the program does: it goes on without us. */
 const PATIENCE = 10_000;
-const LONG_PATIENCE = 90_000;
+const LONG_PATIENCE = 30_000;
 /** The longest wait of the browser's timers. */
 const FOREVER = 0x7fffffff;
 
@@ -130,9 +130,10 @@ async function send(method, path, { body, long, open }) {
         bus.dispatchEvent(new Event("reached"));
         return response;
     } catch (error) {
-        if (!long || error.name !== "TimeoutError") {
-            bus.dispatchEvent(new Event("unreached"));
+        if (long && error.name === "TimeoutError") {
+            throw new Failure(0, { error: "under_way", message: "This is still under way" });
         }
+        bus.dispatchEvent(new Event("unreached"));
         throw new Failure(0, { error: "unreachable", message: "No answer came from hxe" });
     } finally {
         api.pending -= 1;

@@ -10,8 +10,8 @@ export const bus = new EventTarget();
 /** Milliseconds between looks at what is used, and between looks at all programs. */
 const SAMPLE_EVERY = 5000;
 const LIST_EVERY = 15_000;
-/** After an event the whole program is read anew, but not more often than this. */
-const REREAD_AFTER = 400;
+/** How soon after an event more is read, and how often at most: a program may crash each second. */
+const REREAD_AFTER = 300;
 const REREAD_EVERY = 3000;
 /** Requests that are left to what the user does. */
 const RESERVE = 20;
@@ -40,7 +40,6 @@ const CLOCK_SET = 30_000;
 
 let timer = 0;
 let listedAt = 0;
-let rereadTimer = 0;
 
 /** The daemon's time now, which points and programs go by: a board's clock may be far from ours. */
 export function now() {
@@ -159,16 +158,23 @@ function lookAnew() {
     look();
 }
 
-function reread() {
-    rereadTimer ||= setTimeout(async () => {
-        try {
-            await list();
-        } catch {
-            // The next look is soon.
-        }
-        rereadTimer = 0;
-    }, Math.max(REREAD_AFTER, listedAt + REREAD_EVERY - Date.now()));
+/** Gives a function that has `read` done soon, but not too often, and not while nobody looks. */
+export function paced(read) {
+    let waits = 0;
+    let last = 0;
+    return () => {
+        waits ||= setTimeout(async () => {
+            waits = 0;
+            last = Date.now();
+            if (!document.hidden) {
+                // The next look is soon.
+                await read().catch(() => {});
+            }
+        }, Math.max(REREAD_AFTER, last + REREAD_EVERY - Date.now()));
+    };
 }
+
+const reread = paced(list);
 
 /** The state that a program is in after an event, as far as that tells it. */
 function stateAfter(type, { reason }, program) {

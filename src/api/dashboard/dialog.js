@@ -42,6 +42,12 @@ export function complain(text) {
     place("alert", text);
 }
 
+/** Says why something about `subject` has no result, or that it takes longer than one waits for it. */
+export function excuse(subject, failure) {
+    const say = failure.code === "under_way" ? note : complain;
+    say(`${subject}: ${failure.message}`);
+}
+
 function place(role, text) {
     const region = document.querySelector(`#notices [role=${role}]`);
     const shown = h("p", { class: role }, h("span", {}, text),

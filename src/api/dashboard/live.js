@@ -137,6 +137,9 @@ requests.addEventListener("unreached", () => {
 function reach(isReached) {
     if (live.isReached !== isReached) {
         live.isReached = isReached;
+        if (isReached) {
+            connectNow();
+        }
         bus.dispatchEvent(new Event("state"));
     }
 }

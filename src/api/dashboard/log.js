@@ -1,6 +1,7 @@
 // The log of a program, live. Any number of lines may come: so many are kept, and few of them are in the document.
 
 import { pathOf, request } from "./api.js";
+import { list } from "./data.js";
 import { complain } from "./dialog.js";
 import { freshId, h, mark, say } from "./dom.js";
 import { count, time } from "./format.js";
@@ -406,7 +407,8 @@ export function show(place, program, signal) {
         }
     }, { signal });
     live.addEventListener("open", load, { signal });
-    signal.addEventListener("abort", () => subscribe({ events: ["program.*"] }));
+    // Meanwhile nothing was told of other programs.
+    signal.addEventListener("abort", () => subscribe({ events: ["program.*"] }).then(() => list().catch(() => {})));
     mark(lines, "data-program", program.id);
     draw();
     subscribe({ events: ["program.*", "log.new"], programs: [program.id] }).then(load);

@@ -12,9 +12,10 @@ import * as login from "./login.js";
 import * as program from "./program.js";
 import * as system from "./system.js";
 
-/** A connection that is back this soon is not worth a banner, in milliseconds. */
+/** How long there is no connection before a banner says so, and how long the first may take, in milliseconds. */
 const BANNER_AFTER = 600;
 const FIRST_AFTER = 4000;
+/** How long it is said that it is back. */
 const BACK_STAYS = 3000;
 
 const byId = (id) => document.getElementById(id);

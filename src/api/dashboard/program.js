@@ -1,14 +1,15 @@
 // The page of one program: how it is, its plots, its log, how its runs ended, and its definition.
 
 import { pathOf, request } from "./api.js";
-import { bus, data, points, remove, used } from "./data.js";
-import { complain, confirm, note } from "./dialog.js";
+import { bus, data, paced, points, remove, used } from "./data.js";
+import { confirm, excuse, note } from "./dialog.js";
 import { entitle, h, mark, say } from "./dom.js";
 import { bytes, duration, moment, percent } from "./format.js";
 import { FIELDS } from "./form.js";
 import { address, leave } from "./list.js";
 import { bus as events, live } from "./live.js";
 import * as log from "./log.js";
+import { readable } from "./log.js";
 import { chart } from "./plots.js";
 import { badge, controls, ending, perform, uptime } from "./status.js";
 
@@ -18,6 +19,7 @@ const TABS = { log: "Log", exits: "Exits", definition: "Definition" };
 export function show(place, { id, tab }, signal) {
     leave(id);
     let program = data.programs.get(id);
+    let isGone = false;
     let shownTab = null;
     let tabEnded = null;
     const name = h("h1", { tabindex: "-1" }, id);
@@ -51,12 +53,12 @@ export function show(place, { id, tab }, signal) {
 
     function draw() {
         program = data.programs.get(id) ?? program;
-        const isGone = data.isLoaded && !data.programs.has(id);
+        if (data.isLoaded && !data.programs.has(id) && !isGone) {
+            isGone = true;
+            tabEnded?.abort();
+            absent(place);
+        }
         if (isGone || !program) {
-            if (isGone) {
-                absent(place);
-                tabEnded?.abort();
-            }
             return;
         }
         say(name, program.name);
@@ -103,17 +105,18 @@ export function show(place, { id, tab }, signal) {
         try {
             await request("DELETE", pathOf(id), { long: true });
             note(`${program.name}: deleted`);
-            location.hash = "#/";
-            remove(id);
+            location.replace(address());
+            // When its page is no longer shown.
+            setTimeout(() => remove(id));
         } catch (failure) {
             erase.disabled = false;
-            complain(`${program.name}: ${failure.message}`);
+            excuse(program.name, failure);
         }
     }
 
     /** Shows another tab. */
     function change(next) {
-        if (next.tab === shownTab || !program) {
+        if (next.tab === shownTab || !program || isGone) {
             return;
         }
         shownTab = next.tab;
@@ -139,8 +142,6 @@ export function show(place, { id, tab }, signal) {
     change({ tab });
     return { title: program?.name ?? id, change };
 }
-
-const { readable } = log;
 
 function absent(place) {
     place.replaceChildren(h("div", { class: "empty" }, h("h1", { tabindex: "-1" }, "No such program"),
@@ -172,20 +173,11 @@ function showExits(panel, program, signal) {
         }
     }
     events.addEventListener("open", read, { signal });
-    events.addEventListener("event", ({ detail: { type, program_id: id } }) => id === program.id && type.startsWith("program.") && read(), { signal });
+    const readSoon = paced(read);
+    events.addEventListener("event", ({ detail: { type, program_id: id } }) => id === program.id && type.startsWith("program.") && readSoon(), { signal });
+    document.addEventListener("visibilitychange", readSoon, { signal });
     read();
 }
-
-const REASONS = {
-    exit: "ended by itself",
-    crash: "ended by itself",
-    start_failed: "could not be started",
-    stop: "was stopped",
-    restart: "was restarted",
-    delete: "was deleted",
-    reload: "was ended by a reload",
-    shutdown: "was stopped with the daemon",
-};
 
 function exitShown(exit) {
     const isBad = exit.reason === "crash" || exit.reason === "start_failed";
@@ -198,10 +190,9 @@ function exitShown(exit) {
     ];
     return h("li", { class: isBad ? "bad" : null, "data-number": exit.number },
         h("p", { class: "head" },
-            h("strong", {}, [ending(exit), REASONS[exit.reason] ?? exit.reason].filter(Boolean).join(" · ")),
+            h("strong", {}, exit.message),
             h("time", { datetime: exit.end_time, title: exit.end_time, class: "muted" }, moment(new Date(exit.end_time)))),
         h("p", { class: "muted" }, facts.filter(Boolean).join(" · ")),
-        exit.message && h("p", {}, exit.message),
         exit.output
             ? h("details", {}, h("summary", {}, "Its last output"), h("pre", { tabindex: "0", "aria-label": "Its last output" }, readable(exit.output)))
             : exit.output === "" && h("p", { class: "muted" }, "It wrote nothing."));

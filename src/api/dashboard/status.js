@@ -1,7 +1,7 @@
 // How a program is, as a shape and a word, and the buttons that start and stop it: the same in the list and on its page.
 
 import { act, data, now } from "./data.js";
-import { complain, confirm, note } from "./dialog.js";
+import { confirm, excuse, note } from "./dialog.js";
 import { h, icon, mark, say } from "./dom.js";
 import { duration } from "./format.js";
 
@@ -47,7 +47,7 @@ export async function perform(id, action, options) {
     try {
         note(`${name}: ${await act(id, action, options)}`);
     } catch (failure) {
-        complain(`${name}: ${failure.message}`);
+        excuse(name, failure);
     }
 }
 
