@@ -53,9 +53,15 @@ fi
 
 MODULES=$(cd "$modules" && pwd)
 HXE=$(cd "$(dirname "$HXE")" && pwd)/$(basename "$HXE")
-export HXE MODULES
+# For all that is made by the way. Programs run as nobody, who must come to what is in it.
+TMPDIR=$(mktemp -d)
+chmod 755 "$TMPDIR"
+export HXE MODULES TMPDIR
+trap 'rm -rf "$TMPDIR" 2>/dev/null || { sleep 1; rm -rf "$TMPDIR"; }' EXIT
+trap 'exit 1' HUP INT TERM
 if [ -n "$pictures" ]; then
     mkdir -p "$pictures"
-    exec node scripts/test-dashboard/pictures.mjs "$pictures"
+    node scripts/test-dashboard/pictures.mjs "$pictures"
+else
+    node scripts/test-dashboard/test.mjs "$only"
 fi
-exec node scripts/test-dashboard/test.mjs "$only"

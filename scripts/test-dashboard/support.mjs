@@ -39,23 +39,14 @@ function freePort() {
     });
 }
 
-/** What is left if the script is ended. */
-const begun = new Set();
-process.on("exit", () => {
-    for (const { child, dir } of begun) {
-        child?.kill("SIGTERM");
-        fs.rmSync(dir, { recursive: true, force: true });
-    }
-});
-for (const signal of ["SIGINT", "SIGTERM"]) {
-    process.on(signal, () => process.exit(1));
-}
+/** Daemons that run: they end with the script, however that ends. */
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGTERM")));
 
 /** A daemon with directories of its own, which listens on the same port however often it is started. */
 export class Daemon {
     static async start(more = "") {
         const daemon = new Daemon();
-        begun.add(daemon);
         daemon.dir = fs.mkdtempSync(path.join(os.tmpdir(), "hxe-dashboard-"));
         // Programs run as nobody, who must come to what is in it.
         fs.chmodSync(daemon.dir, 0o755);
@@ -74,7 +65,8 @@ export class Daemon {
     async begin() {
         this.log = fs.openSync(path.join(this.dir, "hxe.out"), "a");
         this.child = spawn(process.env.HXE, ["daemon", "--config", this.config], { stdio: ["ignore", this.log, this.log] });
-        this.ended = new Promise((resolve) => this.child.on("exit", resolve));
+        running.add(this.child);
+        this.ended = new Promise((resolve) => this.child.on("exit", resolve)).then(() => running.delete(this.child));
         await until("the daemon serves", () => this.call("GET", "/daemon").catch(() => null));
     }
 
@@ -89,7 +81,6 @@ export class Daemon {
         if (this.child.exitCode === null && this.child.signalCode === null) {
             await this.end();
         }
-        begun.delete(this);
         fs.rmSync(this.dir, { recursive: true, force: true });
     }
 
@@ -149,7 +140,6 @@ const EXPECTED = [
 export class Browser {
     static async open(url, { width, height = 740, scheme = "light", reducedMotion } = {}) {
         const browser = new Browser();
-        begun.add(browser);
         browser.dir = fs.mkdtempSync(path.join(os.tmpdir(), "hxe-chromium-"));
         browser.width = width;
         browser.mistakes = [];
@@ -202,7 +192,6 @@ export class Browser {
 
     async close() {
         await this.context.close();
-        begun.delete(this);
         fs.rmSync(this.dir, { recursive: true, force: true });
     }
 }
