@@ -10,6 +10,8 @@ use crate::clock::{BootTime, Timestamp};
 
 /// Clients that are remembered at a time.
 const CAPACITY: usize = 4096;
+/// Room for so many is kept, whoever has gone.
+const SMALL: usize = 64;
 
 /// Whose requests are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +112,12 @@ impl RateLimiter {
             }
             self.forget_first();
         }
+        // What a crowd needed is given back once most of it has gone.
+        let (open, room) = (self.windows.len(), self.windows.capacity());
+        if room > SMALL.max(4 * open) {
+            self.windows.shrink_to(2 * open);
+            self.order.shrink_to(2 * open);
+        }
     }
 
     fn forget_first(&mut self) {
@@ -194,6 +202,8 @@ mod tests {
         assert_eq!(limiter.order.len(), CAPACITY);
         limiter.peek(client(1), LIMIT, at(61));
         assert_eq!((limiter.windows.len(), limiter.order.len()), (0, 0));
+        let room = limiter.windows.capacity().max(limiter.order.capacity());
+        assert!(room <= SMALL, "room for {room} clients is kept");
     }
 
     #[test]

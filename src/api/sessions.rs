@@ -13,6 +13,9 @@ use crate::report;
 use crate::store::{self, Revoked, Store};
 use crate::sys::random;
 
+/// Room for so many logouts is kept, whatever has ended.
+const SMALL: usize = 64;
+
 /// What a login must show, as a digest: its change ends all tokens.
 pub type Credentials = [u8; 32];
 
@@ -171,6 +174,11 @@ impl Sessions {
         let mut keys = self.keys();
         keys.revoked
             .retain(|_, token| !token.has_ended(now.boot_id, now.boot, now.wall));
+        // What many logouts needed is given back once most of their tokens have ended.
+        let (kept, room) = (keys.revoked.len(), keys.revoked.capacity());
+        if room > SMALL.max(4 * kept) {
+            keys.revoked.shrink_to(2 * kept);
+        }
         for (_, control) in keys.watched.iter().filter(|(jti, _)| *jti == token.jti) {
             control.end(End::Session);
         }
@@ -243,6 +251,25 @@ pub mod tests {
     #[test]
     fn no_two_tokens_have_the_same_id() {
         assert_ne!(random_id().unwrap(), random_id().unwrap());
+    }
+
+    #[test]
+    fn many_logouts_keep_no_memory_once_their_tokens_have_ended() {
+        let (sessions, session, _dir) = logged_in(DAY);
+        let ended = (0..10_000).map(|number: u32| {
+            let token = Revoked {
+                jti: number.to_string(),
+                exp: 0,
+                boot_id: clock::boot_id().to_owned(),
+                boot_end: BootTime::default(),
+            };
+            (token.jti.clone(), token)
+        });
+        sessions.keys().revoked.extend(ended);
+        sessions.end(&session.claims).unwrap();
+        let room = sessions.keys().revoked.capacity();
+        assert!(room <= SMALL, "room for {room} tokens is kept");
+        assert_eq!(sessions.keys().revoked.len(), 1);
     }
 
     #[test]
