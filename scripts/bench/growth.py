@@ -22,7 +22,6 @@ import argparse
 import http.client
 import json
 import os
-import signal
 import statistics
 import sys
 import time

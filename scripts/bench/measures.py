@@ -420,10 +420,12 @@ class Floor:
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120).stdout.split()
 
     def up(self):
-        return {"floor": {"until 100 run, ms": round(float([word for word in self.helper("spawn", "100") if word != "ready"][-1]), 1)}}
+        took = [word for word in self.helper("spawn", "100") if word != "ready"][-1]
+        return {"floor": {"until 100 run, ms": round(float(took), 1)}}
 
     def restart(self):
-        return {"floor": {"death to restart, ms, each": [int(word) / 1e6 for word in self.helper("restart", "40") if word.isdigit()]}}
+        took = [int(word) / 1e6 for word in self.helper("restart", "40") if word.isdigit()]
+        return {"floor": {"death to restart, ms, each": took}}
 
     def pour(self):
         """The programs' own CPU is nobody's: what cat uses beside that is a supervisor's."""

@@ -273,7 +273,8 @@ def install(options):
             2, sys.executable, "-m", "pip", "--python", str(tools / "circus/bin/python3"), "install", "-q", "circus"
         )
     if not (tools / "pm2/node_modules/.bin/pm2").exists():
-        failed["pm2"] = attempt(2, "npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(tools / "pm2"), "pm2")
+        quietly = ("--no-audit", "--no-fund", "--loglevel=error")
+        failed["pm2"] = attempt(2, "npm", "install", *quietly, "--prefix", str(tools / "pm2"), "pm2")
     return {name: reason for name, reason in failed.items() if reason}
 
 
@@ -315,7 +316,7 @@ def options_of():
     parser.add_argument("--only", default="", help="supervisors: " + ", ".join(kind.name for kind in SUPERVISORS))
     parser.add_argument("--measure", default="", help="; ".join(f"{k}: {v}" for k, v in MEASURES.items()))
     parser.add_argument("--rounds", type=int, default=0, help="default: 5")
-    parser.add_argument("--minutes", type=float, default=0, help="behind the first round, no measure begins after so many; default: 36")
+    parser.add_argument("--minutes", type=float, default=0, help="after so many nothing begins, but for the first round; default: 36")
     parser.add_argument("--sizes", default="", help="default: 0,10,100,500")
     parser.add_argument("--idle-seconds", type=int, default=0, help="default: 60")
     parser.add_argument("--quick", action="store_true", help="three rounds, less of everything, 11 minutes at most")

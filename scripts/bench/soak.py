@@ -49,6 +49,25 @@ KEYS = {
     "token_lifetime": '"20s"',
     "metrics_token": '"0123456789abcdef"',
 }
+PATHS = (
+    "program", "program/quiet", "program/writer/logs?lines=1000", "program/writer/metrics", "metrics", "daemon", "openapi.json",
+    "program?status=running&limit=2", "program/victim-0/logs?level=error", "program/victim-0/exits",
+)
+# Requests that are understood, and refused.
+MISTAKES = (
+    ("POST", "/api/program", "{"), ("POST", "/api/program", {"name": "x"}), ("GET", "/api/nothing", None),
+    ("PATCH", "/api/program", None), ("POST", "/api/program/ghost/start", None),
+    ("POST", "/api/program", {"name": "quiet", "command": "/bin/true"}), ("GET", "/api/program/quiet/logs?lines=many", None),
+)
+# What is none, or no whole one.
+NOISE = (
+    b"\x16\x03\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /api/program HTTP/1.1\r\n\r\n", b"GET " + b"x" * 20000,
+    b"POST /api/program HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"POST /api/program HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
+    b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
+    b"GET /api/program HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 100 + b"\r\n",
+    b"GET /api/program HTTP/1.1\r\nHost: elsewhere\r\n\r\n",
+)
 VICTIMS = [f"victim-{number}" for number in range(3)]
 
 
@@ -115,8 +134,7 @@ class Soak:
     def read_all(self):
         client = http.client.HTTPConnection(*self.daemon.address, timeout=30)
         token = self.log_in(client)
-        for path in ("program", "program/quiet", "program/writer/logs?lines=1000", "program/writer/metrics", "metrics", "daemon",
-                     "program?status=running&limit=2", "program/victim-0/logs?level=error"):
+        for path in PATHS:
             self.expect((200,), "GET", f"/api/{path}", connection=client, token=token)
         self.expect((200,), "GET", "/metrics", connection=client, token="0123456789abcdef")
         client.close()
@@ -139,16 +157,8 @@ class Soak:
 
     def ask_badly(self):
         with socket.create_connection(self.daemon.address, 30) as stream:
-            noise = self.random.choice((
-                b"\x16\x03\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /api/program HTTP/1.1\r\n\r\n", b"GET " + b"x" * 20000,
-                b"POST /api/program HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
-                b"POST /api/program HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n",
-                b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
-                b"GET /api/program HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 100 + b"\r\n",
-                b"GET /api/program HTTP/1.1\r\nHost: elsewhere\r\n\r\n",
-            ))
             try:
-                stream.sendall(noise)
+                stream.sendall(self.random.choice(NOISE))
                 if self.random.random() < 0.5:
                     stream.settimeout(0.2)
                     stream.recv(4096)
@@ -156,10 +166,7 @@ class Soak:
                 pass
             if self.random.random() < 0.5:
                 reset(stream)
-        for method, path, body in (("POST", "/api/program", "{"), ("POST", "/api/program", {"name": "x"}), ("GET", "/api/nothing", None),
-                                   ("PATCH", "/api/program", None), ("POST", "/api/program/ghost/start", None),
-                                   ("POST", "/api/program", {"name": "quiet", "command": "/bin/true"}),
-                                   ("GET", "/api/program/quiet/logs?lines=many", None)):
+        for method, path, body in MISTAKES:
             self.expect((400, 404, 405, 409), method, path, body)
 
     def restart(self):
