@@ -1,4 +1,4 @@
-use crate::support::{Daemon, Setup};
+use crate::support::Setup;
 
 /// As it is kept.
 const TEXT: &str = include_str!("../../src/api/openapi.json");
@@ -32,7 +32,7 @@ fn everybody_can_have_the_description() {
 #[test]
 fn a_page_from_elsewhere_may_read_it_where_others_may_be_read() {
     let origins = "[\"https://docs.example\"]";
-    let daemon: Daemon = Setup::new().key("api", "cors_origins", origins).start();
+    let daemon = Setup::new().key("api", "cors_origins", origins).start();
     let origin = "Origin: https://docs.example\r\n";
     let reply = daemon
         .request("GET", "/api/openapi.json", origin, "")
