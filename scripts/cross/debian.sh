@@ -59,7 +59,9 @@ lists() {
     say "fetching the lists of packages for $1"
     # One source that cannot be reached fails it, but need not be the one with what is wanted.
     apt_for "$1" apt-get -q update >"${settings%/*}/log" 2>&1 || true
-    touch "${settings%/*}/listed"
+    if ls "${settings%/*}"/lists/*Packages* >/dev/null 2>&1; then
+        touch "${settings%/*}/listed"
+    fi
 }
 
 # Unpacks packages for this machine, with what they need and the machine lacks, into $tools.
@@ -74,7 +76,8 @@ need() {
         cannot "apt-get cannot have $*: $(tail -n 1 "$cache/apt/$own/log")"
     mkdir -p "$tools" "$cache/marks"
     for package in "$archives"/*.deb; do
-        dpkg-deb -x "$package" "$tools" || cannot "$package cannot be unpacked"
+        # There are none where the machine has all of them.
+        [ ! -e "$package" ] || dpkg-deb -x "$package" "$tools" || cannot "$package cannot be unpacked"
     done
     # Some 300 MB.
     rm -f "$archives"/*.deb
