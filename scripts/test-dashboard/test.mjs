@@ -250,6 +250,42 @@ async function flood() {
     }
 }
 
+/** Each line is there once, whatever happens to the daemon meanwhile. */
+async function deaths() {
+    const daemon = await Daemon.start();
+    await daemon.create({ name: "counter", command: "sh", args: "-c 'n=0; while :; do n=$((n + 1)); echo \"count $n\"; sleep 0.1; done'" });
+    const browser = await Browser.open(`${daemon.url}#/program/counter`, { width: DESK });
+    const { page } = browser;
+    const counts = async () => (await page.locator(".line .text").allTextContents()).filter((text) => text.startsWith("count ")).map((text) => Number(text.slice(6)));
+    const more = async () => {
+        const before = (await counts()).at(-1) ?? 0;
+        await until("lines come", async () => (await counts()).at(-1) > before + 5);
+    };
+    try {
+        await browser.logIn();
+        await connection(page, "Live");
+        await more();
+        const kill = () => daemon.killServer();
+        const upgrade = () => daemon.child.kill("SIGUSR2");
+        for (const disturb of [kill, kill, upgrade]) {
+            const { server_pid: before } = await daemon.call("GET", "/daemon");
+            await disturb();
+            await until("another process serves", async () => (await daemon.call("GET", "/daemon").catch(() => null))?.server_pid !== before);
+            await connection(page, "Live");
+            await more();
+        }
+        const seen = await counts();
+        const expected = Array.from(seen, (_, index) => seen[0] + index);
+        assert.deepEqual(seen, expected);
+        browser.blameless("deaths");
+    } catch (error) {
+        await report(error, browser, daemon);
+    } finally {
+        await browser.close();
+        await daemon.remove();
+    }
+}
+
 /** What files declare can be seen, started and stopped, but not changed; the reason stands there. */
 async function declared() {
     const daemon = await Daemon.start();
@@ -401,6 +437,7 @@ const tests = {
     "a walk on a phone, in light": () => walk(PHONE, "light"),
     "a walk at a desk, in dark": () => walk(DESK, "dark"),
     "a flood of lines": flood,
+    "deaths of the daemon": deaths,
     "a program declared in a file": declared,
     "a session that ends": session,
     "slow wires": slowWires,

@@ -1,11 +1,11 @@
 // The log of a program, live. Any number of lines may come: so many are kept, and few of them are in the document.
 
 import { pathOf, request } from "./api.js";
-import { list } from "./data.js";
+import { bus as data, list, now } from "./data.js";
 import { complain } from "./dialog.js";
 import { freshId, h, mark, say } from "./dom.js";
-import { count, time } from "./format.js";
-import { bus as live, subscribe } from "./live.js";
+import { count, moment, time } from "./format.js";
+import { bus as events, live, subscribe } from "./live.js";
 
 /** Lines that are kept, read at first, and read on request, which is all that the daemon gives at a time. */
 const KEPT = 20_000;
@@ -30,6 +30,11 @@ const CONTROLS = /[\x00-\x08\x0b\x0c\x0e-\x1f]/g;
 /** Output as it is shown: without colours of terminals, and with a sign for what else cannot be seen. */
 export function readable(output) {
     return output.replace(ESCAPES, "").replace(CONTROLS, (character) => String.fromCharCode(0x2400 + character.charCodeAt(0)));
+}
+
+/** When a line was written: with the day, but today. */
+function lineTime(at) {
+    return at.toDateString() === new Date(now()).toDateString() ? time(at) : moment(at);
 }
 
 const keyOf = ({ timestamp, stream, message }) => `${timestamp} ${stream} ${message}`;
@@ -69,8 +74,8 @@ export function show(place, program, signal) {
     let isHeld = false;
     let missed = 0;
     let isScheduled = false;
-    /** Entries that come while the log is read, and what was read that may come again, by stream. */
-    let early = null;
+    /** Entries that come before the log is read, or read again, and what was read that may come again, by stream. */
+    let early = [];
     let read = {};
     let isWhole = false;
     let loads = 0;
@@ -233,7 +238,7 @@ export function show(place, program, signal) {
     function line(entry) {
         const at = new Date(entry.timestamp);
         return h("div", { class: "line", "data-level": entry.level, "data-stream": entry.stream },
-            h("time", { title: entry.timestamp }, `${time(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`),
+            h("time", { title: entry.timestamp }, `${lineTime(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`),
             h("span", { class: "level" }, entry.level),
             h("span", { class: "stream" }, STREAMS[entry.stream]),
             h("span", { class: "text" }, highlighted(entry.text)));
@@ -307,7 +312,6 @@ export function show(place, program, signal) {
     async function load() {
         loads += 1;
         const mine = loads;
-        early ??= [];
         let fetched;
         try {
             ({ logs: fetched } = await request("GET", pathOf(program.id, `logs?lines=${FIRST}`)));
@@ -315,10 +319,10 @@ export function show(place, program, signal) {
             if (failure.status && !signal.aborted) {
                 complain(`The log cannot be read: ${failure.message}`);
             }
-            fetched = [];
+            fetched = live.isOpen ? [] : null;
         }
-        // A later one has begun, and knows more.
-        if (signal.aborted || mine !== loads) {
+        // A later one has begun and knows more, or will when there is a connection.
+        if (signal.aborted || mine !== loads || !fetched) {
             return;
         }
         const known = new Known(entries.slice(-3 * FIRST));
@@ -333,7 +337,7 @@ export function show(place, program, signal) {
         }
         read = Object.fromEntries(Object.keys(STREAMS).map((name) => [name, new Known(fetched.filter((entry) => entry.stream === name))]));
         const waiting = early;
-        early = null;
+        early = live.isOpen ? null : [];
         append(fresh);
         append(waiting.filter(isNew));
         if (!follows) {
@@ -391,7 +395,7 @@ export function show(place, program, signal) {
         setTimeout(() => URL.revokeObjectURL(url), 10_000);
     }
 
-    live.addEventListener("event", ({ detail: { type, program_id: id, timestamp, data: told } }) => {
+    events.addEventListener("event", ({ detail: { type, program_id: id, timestamp, data: told } }) => {
         if (id !== program.id) {
             return;
         }
@@ -406,7 +410,11 @@ export function show(place, program, signal) {
             }
         }
     }, { signal });
-    live.addEventListener("open", load, { signal });
+    events.addEventListener("open", load, { signal });
+    // What comes with a new connection is later than what is not read yet.
+    events.addEventListener("state", () => live.isOpen || (early ??= []), { signal });
+    // Without one, it is read as what is used is: now and then.
+    data.addEventListener("samples", () => live.isOpen || load(), { signal });
     // Meanwhile nothing was told of other programs.
     signal.addEventListener("abort", () => subscribe({ events: ["program.*"] }).then(() => list().catch(() => {})));
     mark(lines, "data-program", program.id);
