@@ -10,7 +10,7 @@ use super::output::{Format, Output, column, number, tsv, wide};
 use super::say;
 use super::table::{Opt, Value, opt};
 use super::text::clean;
-use crate::client::{Client, ListFilter, Program};
+use crate::client::{Client, Error, ListFilter, Program};
 use crate::clock::{self, Timestamp};
 use crate::report;
 
@@ -99,7 +99,11 @@ pub fn info(args: &Args) -> Result<ExitCode, Failure> {
     let client = client(args)?;
     let failed = |error| Failure::from(error).of(&args.operands[0]);
     let mut program = client.get(&args.operands[0]).map_err(failed)?;
-    let exits = client.exits(&program.id).map_err(failed)?;
+    let exits = match client.exits(&program.id) {
+        // An earlier hxe serves, or it is being deleted.
+        Err(Error::NotFound(_)) => Vec::new(),
+        exits => exits.map_err(failed)?,
+    };
     program.json["exits"] = exits.iter().map(|exit| exit.json.clone()).collect();
     let definition = &program.definition;
     let text = |value: &Option<String>| value.clone().unwrap_or_default();

@@ -189,3 +189,140 @@ fn point(used: u64, span: u64, memory_bytes: u64) -> Point {
         memory_kib: u32::try_from(memory_bytes / 1024).unwrap_or(u32::MAX),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::from_micros(seconds * SECOND)
+    }
+
+    /// CPU times of a machine with one CPU, in seconds.
+    fn machine(at: u64, used: u64) -> Used {
+        Used { at, used }
+    }
+
+    fn running(id: u32, started: u64, cpu_seconds: u64) -> Running {
+        Running {
+            id: ProgramId(id),
+            started_at: at(started),
+            cpu: cpu_seconds * SECOND,
+            memory_bytes: 4096,
+        }
+    }
+
+    /// Asks for all programs, if that is due.
+    fn ask(history: &mut History, second: u64, programs: Vec<Running>) {
+        if history.is_due(at(second), true) {
+            history.keep(
+                at(second),
+                machine(second, second / 4),
+                1 << 20,
+                Some(programs),
+            );
+        }
+    }
+
+    fn cpu(history: &mut History, id: u32) -> Vec<Option<f32>> {
+        let (moments, _) = history.since(BootTime::default());
+        let programs = moments.iter().map(|moment| moment.program(ProgramId(id)));
+        programs.map(|point| Some(point?.cpu_percent)).collect()
+    }
+
+    #[test]
+    fn the_first_is_the_average_since_the_start_and_each_other_since_the_one_before() {
+        let mut history = History::default();
+        ask(
+            &mut history,
+            100,
+            vec![running(1, 0, 10), running(3, 99, 1)],
+        );
+        ask(
+            &mut history,
+            104,
+            vec![running(1, 0, 12), running(2, 103, 1), running(3, 99, 1)],
+        );
+        // Another run, which has used less than the one before; and one that lost what an ended process had used.
+        ask(
+            &mut history,
+            108,
+            vec![running(1, 106, 1), running(2, 103, 0)],
+        );
+        assert_eq!(cpu(&mut history, 1), [Some(10.0), Some(50.0), Some(50.0)]);
+        assert_eq!(cpu(&mut history, 2), [None, Some(100.0), Some(0.0)]);
+        assert_eq!(cpu(&mut history, 3), [Some(100.0), Some(0.0), None]);
+        let (moments, _) = history.since(at(100));
+        assert_eq!(moments.len(), 2);
+        assert_eq!(moments[0].system.cpu_percent, 25.0);
+        assert_eq!(moments[0].system.memory_kib, 1024);
+    }
+
+    #[test]
+    fn who_asks_for_all_is_not_kept_from_it_by_who_asks_for_the_machine() {
+        let mut history = History::default();
+        for second in 0..40 {
+            let now = at(second);
+            if history.is_due(now, false) {
+                history.keep(now, machine(second, 0), 0, None);
+            }
+            let now = now + Duration::from_millis(500);
+            if history.is_due(now, true) {
+                history.keep(now, machine(second, 0), 0, Some(vec![running(1, 0, 0)]));
+            }
+        }
+        let points = cpu(&mut history, 1);
+        assert!(points.iter().flatten().count() >= 19, "{points:?}");
+    }
+
+    #[test]
+    fn recent_samples_are_close_older_ones_thinned_and_those_of_long_ago_gone() {
+        let mut history = History::default();
+        let mut most = 0;
+        for second in 0..10_000 {
+            ask(&mut history, second, vec![running(1, 0, 0)]);
+            most = most.max(history.moments.len());
+        }
+        assert!(most <= MOST + 2, "{most}");
+        let now = history.moments.back().unwrap().at;
+        let ages: Vec<u64> = history
+            .moments
+            .iter()
+            .map(|moment| now.since(moment.at).as_secs())
+            .collect();
+        assert!(ages.is_sorted_by(|a, b| a > b));
+        assert!((3570..=3600).contains(&ages[0]), "{}", ages[0]);
+        for pair in ages.windows(2) {
+            let apart = pair[0] - pair[1];
+            let expected = match pair[1] > RECENT.as_secs() {
+                true => 30,
+                false => 2,
+            };
+            assert!(
+                apart == expected || pair[0] > 598 && pair[1] <= 600,
+                "{pair:?}"
+            );
+        }
+        // Nobody asks for a day.
+        ask(&mut history, 100_000, Vec::new());
+        assert_eq!(history.moments.len(), 1);
+        assert!(history.moments.capacity() <= 16);
+    }
+
+    #[test]
+    fn many_programs_take_no_more_than_is_allowed() {
+        let mut history = History::default();
+        for second in 0..600 {
+            if history.is_due(at(second), true) {
+                let programs = (0..3_000).map(|id| running(id, 0, 0)).collect();
+                ask(&mut history, second, programs);
+            }
+            let bytes: usize = history.moments.iter().map(|moment| moment.bytes()).sum();
+            // And the one that came just now.
+            assert!(bytes <= BUDGET + 50_000, "{bytes}");
+        }
+        assert!(history.moments.len() > 20);
+    }
+}
