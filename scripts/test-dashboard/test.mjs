@@ -397,6 +397,32 @@ async function slowWires() {
     }
 }
 
+/** Where no WebSocket can be had, that is said, and requests tell the same a little later. */
+async function noSocket() {
+    const daemon = await Daemon.start();
+    const log = source(daemon);
+    const id = await daemon.create({ name: "plain", command: "tail", args: log.args });
+    const browser = await Browser.open("about:blank", { width: PHONE, scheme: "dark" });
+    const { page } = browser;
+    try {
+        await page.routeWebSocket(/\/api\/ws$/, (socket) => socket.close());
+        await page.goto(`${daemon.url}#/program/plain`);
+        await browser.logIn();
+        await page.getByText("No live connection").waitFor();
+        assert.equal(await page.locator("body.stale").count(), 0);
+        log.write("none the less");
+        await page.getByRole("log").getByText("none the less").waitFor();
+        await browser.check("no socket");
+        await daemon.call("POST", `/program/${id}/stop`);
+        await state(page, "stopped").waitFor();
+    } catch (error) {
+        await report(error, browser, daemon);
+    } finally {
+        await browser.close();
+        await daemon.remove();
+    }
+}
+
 /** Where requests are few, what is asked for is done a little later, and nobody is bothered. */
 async function fewRequests() {
     const daemon = await Daemon.start('rate_limit = 4\nrate_limit_window = "2s"');
@@ -441,6 +467,7 @@ const tests = {
     "a program declared in a file": declared,
     "a session that ends": session,
     "slow wires": slowWires,
+    "no WebSocket": noSocket,
     "few requests allowed": fewRequests,
 };
 const [wanted = ""] = process.argv.slice(2);
