@@ -94,6 +94,7 @@ impl Guardian {
             },
             None => None,
         };
+        self.child_ended = false;
         let daemon = self.daemon.as_ref().map(|daemon| daemon.pid);
         for (pid, status) in ended_children() {
             if [daemon, checking].contains(&Some(pid)) {

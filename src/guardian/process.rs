@@ -95,6 +95,8 @@ pub(super) struct Guardian {
     pub(super) has_served: bool,
     /// What the present daemon was asked for, and the next one is to be asked for if that dies over it.
     pub(super) asked: Option<i32>,
+    /// A child may have ended since the orphans were looked after.
+    pub(super) child_ended: bool,
 }
 
 impl Guardian {
@@ -123,6 +125,7 @@ impl Guardian {
             failures: 0,
             has_served: before.is_some(),
             asked: None,
+            child_ended: true,
         };
         if let Some(before) = before {
             guardian.kept = before.kept;
@@ -147,7 +150,9 @@ impl Guardian {
             }
             self.look_after_upgrade();
             self.look_after_start()?;
-            self.look_after_orphans();
+            if self.child_ended {
+                self.look_after_orphans();
+            }
             if let Some(daemon) = &mut self.daemon {
                 daemon.flush(&self.kept);
             }
@@ -232,7 +237,10 @@ impl Guardian {
 
     fn hear(&mut self, number: i32) {
         let number = match number {
-            CHLD => return,
+            CHLD => {
+                self.child_ended = true;
+                return;
+            }
             USR2 => return self.begin_upgrade(),
             // The same to a daemon.
             INT => TERM,
