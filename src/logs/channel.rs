@@ -290,15 +290,18 @@ impl Channel {
 
     /// Makes what is written next a new line for readers, if the file ends within one.
     fn end_line(&mut self, context: &mut Context) {
-        if self.open.is_none() && !self.ends_within_a_line(context) {
+        if self.growth.is_whole(self.stream) {
             return;
         }
-        // A file that cannot be opened: the bytes are there, only the line's end is not known.
-        if self.ready(context).is_err() {
-            return;
+        if self.open.is_some() || self.ends_within_a_line(context) {
+            // A file that cannot be opened: the bytes are there, only the line's end is not known.
+            if self.ready(context).is_err() {
+                return;
+            }
+            self.cut(context);
+            self.record(Kind::Data, context);
         }
-        self.cut(context);
-        self.record(Kind::Data, context);
+        self.growth.set_whole(self.stream, true);
     }
 
     /// Writes down that what comes next in the open file is a new line, if its last byte does not say so.
@@ -388,6 +391,7 @@ impl Channel {
                 }
             }
         }
+        self.growth.set_whole(self.stream, false);
         let moved = moving::to_file(
             self.fifo.as_fd(),
             &open.file,

@@ -170,6 +170,8 @@ pub struct Growth {
     readers: [AtomicU32; 2],
     /// Of stdout and stderr: a run has begun or ended, and what was written before is not all in the files.
     unfinished: [AtomicBool; 2],
+    /// Of stdout and stderr: what is in the files ends as lines do.
+    whole: [AtomicBool; 2],
     /// Of stdout and stderr: bytes that were dropped. Begins anew where it does not fit.
     dropped: [AtomicUsize; 2],
     /// What was written is to be looked at before it is rotated away.
@@ -188,6 +190,7 @@ impl Growth {
             notes: Published::new(),
             readers: Default::default(),
             unfinished: Default::default(),
+            whole: Default::default(),
             dropped: Default::default(),
             // An earlier daemon may have left something to be looked at.
             ask: AtomicBool::new(true),
@@ -257,6 +260,22 @@ impl Growth {
     /// Whether this rotation is to ask first; no other one is then.
     pub fn is_to_ask(&self) -> bool {
         self.ask.load(Ordering::Relaxed) && self.ask.swap(false, Ordering::Acquire)
+    }
+
+    /// Notes whether it is known that what is in the files ends with the end of a line, or of a run. No longer known before
+    /// something leaves the pipe.
+    pub fn set_whole(&self, stream: Stream, is_whole: bool) {
+        self.whole[usize::from(stream == Stream::Stderr)].store(is_whole, Ordering::Release);
+    }
+
+    /// Whether it is known that what is in the files ends so.
+    pub fn is_whole(&self, stream: Stream) -> bool {
+        self.whole[usize::from(stream == Stream::Stderr)].load(Ordering::Acquire)
+    }
+
+    /// Whether all that left the pipe is in the files, and ends so.
+    pub fn is_settled(&self, stream: Stream) -> bool {
+        self.is_whole(stream) && !self.is_unfinished(stream)
     }
 
     /// Counts bytes that the files did not take.

@@ -21,7 +21,6 @@ use crate::clock::{BootTime, Timestamp};
 use crate::guardian::Link;
 use crate::program::ProgramId;
 use crate::report;
-use crate::sys;
 use crate::sys::directory::Directory;
 
 mod channel;
@@ -220,7 +219,7 @@ impl Logs {
             settings,
             Arc::clone(&before_rotation),
         );
-        let mut pump = Pump::new(queue.clone(), context)?;
+        let mut pump = Pump::new(queue.clone(), context);
         let thread = std::thread::Builder::new()
             .name("hxe-logs".to_owned())
             .stack_size(STACK)
@@ -252,30 +251,18 @@ impl Logs {
     /// # Errors
     /// A directory cannot be made or belongs to somebody else; no descriptors.
     pub fn add(&self, id: ProgramId) -> io::Result<()> {
-        self.make_log_dir(id)?;
-        self.take_up(id)
+        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR)?;
+        self.add_known(id)?;
+        self.settle();
+        Ok(())
     }
 
-    /// As [`Logs::add`], for a program that is there already: without its directory in `log_dir` it runs all the same, and
-    /// that is made when something is to be written.
+    /// As [`Logs::add`], for a program that is there already: its directory in `log_dir` is made when something is to be
+    /// written. Before anybody follows, [`Logs::settle`].
     ///
     /// # Errors
     /// As for that.
     pub fn add_known(&self, id: ProgramId) -> io::Result<()> {
-        if let Err(error) = self.make_log_dir(id) {
-            report::error(format_args!(
-                "there is no place for the logs of {id}: {}",
-                sys::reason(&error)
-            ));
-        }
-        self.take_up(id)
-    }
-
-    fn make_log_dir(&self, id: ProgramId) -> io::Result<()> {
-        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR).map(drop)
-    }
-
-    fn take_up(&self, id: ProgramId) -> io::Result<()> {
         let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
         let [stdout, stderr] = match self.take_left(id) {
             // What runs writes to these, whatever lies at their place by now.
@@ -289,16 +276,19 @@ impl Logs {
                 [stdout, stderr]
             }
         };
-        let (reply, answer) = mpsc::channel();
-        self.queue.send(Request::Add {
-            id,
-            fifos: [stdout.fd, stderr.fd],
-            growth: self.register.enter(id),
-            reply,
-        });
-        answer.recv_timeout(ANSWER).map_err(unanswered)??;
+        let fifos = [stdout.fd, stderr.fd];
+        self.queue.add(id, fifos, self.register.enter(id))?;
         self.known().insert(id, [stdout.inode, stderr.inode]);
         Ok(())
+    }
+
+    /// Returns once the log thread has found out where the logs stand of all that was added, for those who follow them.
+    pub fn settle(&self) {
+        let (sender, reached) = mpsc::channel();
+        self.queue.send(Request::Reached(sender));
+        if let Err(RecvTimeoutError::Timeout) = reached.recv_timeout(ANSWER) {
+            report::warn(format_args!("the log thread does not answer"));
+        }
     }
 
     /// Whether an earlier daemon left the pipes of this program, and it has not been added yet.
@@ -360,8 +350,22 @@ impl Logs {
             let flags = rustix::fs::fcntl_getfl(&fifo.fd)?;
             rustix::fs::fcntl_setfl(&fifo.fd, flags - OFlags::NONBLOCK)?;
         }
-        self.mark(id);
+        if !self.is_between_lines(id, &fifos) {
+            self.mark(id);
+        }
         Ok(fifos.map(|fifo| fifo.fd))
+    }
+
+    /// Whether all that the program wrote is in its files, and ends there as lines do: what comes now is a new line anyway.
+    /// For a program of which nothing runs.
+    fn is_between_lines(&self, id: ProgramId, fifos: &[dirs::Fifo; 2]) -> bool {
+        let mut streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(fifos);
+        self.register.get(id).is_some_and(|growth| {
+            // In this order: it is seen first that the pipe is empty.
+            streams.all(|(stream, fifo)| {
+                moving::waiting(fifo.fd.as_fd()) == 0 && growth.is_settled(stream)
+            })
+        })
     }
 
     /// Device and inode of the pipes that the program's runs write to.

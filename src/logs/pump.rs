@@ -32,14 +32,15 @@ const EVENTS: usize = 64;
 
 /// What other threads ask of the log thread. A sender that is dropped tells that the thing is done.
 pub enum Request {
-    /// Moves what comes through these FIFOs from now on; replaces those that the program had.
+    /// Moves what comes through these FIFOs, which are waited for already; replaces those that the program had.
     Add {
         id: ProgramId,
         fifos: [OwnedFd; 2],
         /// Where it is published what was moved.
         growth: Arc<Growth>,
-        reply: Sender<io::Result<()>>,
     },
+    /// Says that all that was asked for before is done.
+    Reached(Sender<()>),
     /// Moves what is in the program's pipes and marks the place.
     Mark {
         id: ProgramId,
@@ -54,18 +55,39 @@ pub enum Request {
     Stop,
 }
 
-/// Where requests are left.
+/// Where requests are left, and what the log thread waits for.
 pub struct Queue {
     requests: Mutex<VecDeque<Request>>,
     bell: Bell,
+    epoll: OwnedFd,
 }
 
 impl Queue {
     pub fn new() -> io::Result<Queue> {
+        let bell = Bell::new()?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(WAKE);
+        epoll::add(&epoll, &bell, data, epoll::EventFlags::IN)?;
         Ok(Queue {
             requests: Mutex::default(),
-            bell: Bell::new()?,
+            bell,
+            epoll,
         })
+    }
+
+    /// Has what comes through these FIFOs moved from now on. The log thread begins with it by itself: nobody waits for that.
+    ///
+    /// # Errors
+    /// The kernel has no room for them.
+    pub fn add(&self, id: ProgramId, fifos: [OwnedFd; 2], growth: Arc<Growth>) -> io::Result<()> {
+        for (stream, fifo) in fifos.iter().enumerate() {
+            // What comes before the log thread knows of it waits.
+            let token = Token { id: id.0, stream };
+            let data = epoll::EventData::new_u64(token.to_u64());
+            epoll::add(&self.epoll, fifo, data, epoll::EventFlags::IN)?;
+        }
+        self.send(Request::Add { id, fifos, growth });
+        Ok(())
     }
 
     pub fn send(&self, request: Request) {
@@ -86,7 +108,6 @@ impl Queue {
 
 /// What the log thread holds.
 pub struct Pump {
-    epoll: OwnedFd,
     queue: Arc<Queue>,
     context: Context,
     programs: BTreeMap<u32, [Channel; 2]>,
@@ -127,19 +148,15 @@ struct Round {
 }
 
 impl Pump {
-    pub fn new(queue: Arc<Queue>, context: Context) -> io::Result<Pump> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(WAKE);
-        epoll::add(&epoll, &queue.bell, data, epoll::EventFlags::IN)?;
-        Ok(Pump {
-            epoll,
+    pub fn new(queue: Arc<Queue>, context: Context) -> Pump {
+        Pump {
             queue,
             context,
             programs: BTreeMap::new(),
             open: Vec::new(),
             held: Vec::new(),
             stopped: false,
-        })
+        }
     }
 
     /// Runs until it is told to stop. A panic is reported and survived: no other thread moves the bytes.
@@ -160,7 +177,7 @@ impl Pump {
             let timeout = self.timeout(lingered);
             events.clear();
             let buffer = rustix::buffer::spare_capacity(&mut events);
-            if let Err(error) = epoll::wait(&self.epoll, buffer, timeout.as_ref())
+            if let Err(error) = epoll::wait(&self.queue.epoll, buffer, timeout.as_ref())
                 && error != rustix::io::Errno::INTR
             {
                 report::error(format_args!("the log thread cannot wait: {error}"));
@@ -269,7 +286,7 @@ impl Pump {
         if let Some(channels) = self.programs.get(&token.id) {
             let data = epoll::EventData::new_u64(token.to_u64());
             if let Err(error) =
-                epoll::modify(&self.epoll, &channels[token.stream].fifo, data, flags)
+                epoll::modify(&self.queue.epoll, &channels[token.stream].fifo, data, flags)
             {
                 report::error(format_args!(
                     "a FIFO of {} cannot be waited for: {error}",
@@ -303,16 +320,8 @@ impl Pump {
         self.queue.bell.hush();
         while let Some(request) = self.queue.next() {
             match request {
-                Request::Add {
-                    id,
-                    fifos,
-                    growth,
-                    reply,
-                } => {
-                    let added = self.add(id, fifos, &growth);
-                    // Whoever asked may have gone.
-                    let _ = reply.send(added);
-                }
+                Request::Add { id, fifos, growth } => self.add(id, fifos, &growth),
+                Request::Reached(sender) => drop(sender),
                 Request::Mark { id, reached } => self.mark(id, &reached),
                 Request::Remove { id, done } => {
                     self.remove(id);
@@ -327,22 +336,16 @@ impl Pump {
         }
     }
 
-    fn add(&mut self, id: ProgramId, fifos: [OwnedFd; 2], growth: &Arc<Growth>) -> io::Result<()> {
+    fn add(&mut self, id: ProgramId, fifos: [OwnedFd; 2], growth: &Arc<Growth>) {
         self.drain(id);
         self.remove(id);
         self.tidy(id);
-        for (stream, fifo) in fifos.iter().enumerate() {
-            let token = Token { id: id.0, stream };
-            let data = epoll::EventData::new_u64(token.to_u64());
-            epoll::add(&self.epoll, fifo, data, epoll::EventFlags::IN)?;
-        }
         let [stdout, stderr] = fifos;
         let channels = [
             Channel::new(id, STREAMS[0], stdout, growth.clone(), &mut self.context),
             Channel::new(id, STREAMS[1], stderr, growth.clone(), &mut self.context),
         ];
         self.programs.insert(id.0, channels);
-        Ok(())
     }
 
     fn mark(&mut self, id: ProgramId, reached: &Sender<()>) {
@@ -378,7 +381,7 @@ impl Pump {
                 // What was moved last is published.
                 channel.close(&mut self.context);
                 // Closing does it as well, but for a descriptor that a fork holds for a moment.
-                let _ = epoll::delete(&self.epoll, &channel.fifo);
+                let _ = epoll::delete(&self.queue.epoll, &channel.fifo);
             }
         }
         self.open.retain(|token| token.id != id.0);
@@ -403,14 +406,13 @@ impl Pump {
     }
 
     fn tidy(&self, id: ProgramId) {
-        let log_dir = self.context.log_dir.get();
-        let done = log_dir
-            .and_then(|log_dir| dirs::make(&*log_dir, id, dirs::LOG_DIR))
+        let done = dirs::open(&*self.context.log_dir.get_to_read(), id)
             .and_then(|dir| files::tidy(dir.as_fd(), self.context.settings.max_files));
-        if let Err(error) = done {
-            report::warn(format_args!(
+        match done {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => report::warn(format_args!(
                 "old log files of {id} cannot be removed: {error}"
-            ));
+            )),
+            _ => {}
         }
     }
 }
@@ -454,10 +456,10 @@ mod tests {
             EVERYTHING,
             Arc::default(),
         );
-        let mut pump = Pump::new(Arc::new(Queue::new().unwrap()), context).unwrap();
+        let mut pump = Pump::new(Arc::new(Queue::new().unwrap()), context);
         let growth = Register::default().enter(ID);
         let (fifos, mut program) = fifos(temp.path());
-        pump.add(ID, fifos, &growth).unwrap();
+        pump.add(ID, fifos, &growth);
         let event = |id: u32| epoll::Event {
             flags: epoll::EventFlags::IN,
             data: epoll::EventData::new_u64(Token { id, stream: 0 }.to_u64()),

@@ -17,6 +17,10 @@ impl Channel {
             let found = files::open_existing(dir.as_fd(), self.stream)?;
             Ok(found.map(|opened| (dir, opened)))
         });
+        let mut is_whole = match &found {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
         // None, or one that cannot be opened: then writing finds out more.
         if let Ok(Some((dir, opened))) = found {
             let (inode, size) = (opened.inode, opened.size);
@@ -25,8 +29,10 @@ impl Channel {
                 let index = files::open_index_of(dir.as_fd(), self.stream, inode);
                 let (_, cut) = Times::new(index, size, opened.modified).seek(size);
                 self.cut_at = cut.then_some((inode, size));
+                is_whole = cut;
             }
         }
+        self.growth.set_whole(self.stream, is_whole);
         self.reach.cut = self.is_cut();
         self.growth.publish(self.stream, self.reach);
     }

@@ -170,6 +170,7 @@ impl Supervisor {
         if !reload {
             self.name_the_unknown();
             self.logs.drop_left();
+            self.logs.settle();
         }
         Ok(pending)
     }
