@@ -155,18 +155,17 @@ pub(super) struct Given<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// Starts a program's process.
+/// Makes all that the start of a program's process takes.
 ///
 /// # Errors
-/// A sentence with the step and the system's reason: "changing directory to /nowhere: No such file or directory".
-pub(super) fn launch(
-    base: &Base,
+/// A sentence with the reason.
+pub(super) fn prepare<'a>(
+    base: &'a Base,
     program: &Program,
     effective: &Effective,
     identity: &Identity,
-    given: &Given,
-    on_forked: impl FnOnce(Pid) -> io::Result<()>,
-) -> Result<Pid, String> {
+    given: &Given<'a>,
+) -> Result<Spawn<'a>, String> {
     let definition = &program.definition;
     let environment = environment(program, identity, given.run_id);
     let candidates = candidates(
@@ -180,7 +179,7 @@ pub(super) fn launch(
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let failed = |error: io::Error| format!("preparing the start: {}", sys::reason(&error));
-    let request = Spawn {
+    Ok(Spawn {
         candidates: c_strings(&candidates).map_err(failed)?,
         argv: c_strings(&argv).map_err(failed)?,
         environment: c_strings(&variables).map_err(failed)?,
@@ -196,8 +195,20 @@ pub(super) fn launch(
         stdout: given.output[0].as_fd(),
         stderr: given.output[1].as_fd(),
         cgroup: given.cgroup,
-    };
-    spawn(&request, on_forked).map_err(|error| describe(&error, &request, definition, effective))
+    })
+}
+
+/// Starts a program's process.
+///
+/// # Errors
+/// A sentence with the step and the system's reason: "changing directory to /nowhere: No such file or directory".
+pub(super) fn launch(
+    request: &Spawn,
+    definition: &Definition,
+    effective: &Effective,
+    on_forked: impl FnOnce(Pid) -> io::Result<()>,
+) -> Result<Pid, String> {
+    spawn(request, on_forked).map_err(|error| describe(&error, request, definition, effective))
 }
 
 fn describe(

@@ -14,6 +14,7 @@ mod machine;
 mod outputs;
 mod record;
 mod records;
+mod row;
 pub mod signals;
 mod supervisor;
 mod telling;

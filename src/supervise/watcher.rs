@@ -14,6 +14,7 @@ use super::ends::{Asked, By, End, Reason};
 use super::leftovers::Traces;
 use super::machine::{Answer, Effect, Event, Happening, Machine, Policy, Saved, State};
 use super::record::{self, Record};
+use super::row::Turn;
 use super::supervisor::Supervisor;
 use super::{Caller, Command, Done, Exit, LeftBehind, Phase, Refusal, Snapshot, events, telling};
 use crate::clock::{BootTime, Timestamp};
@@ -38,8 +39,8 @@ pub(super) enum Mail {
     Delete(Box<Asked>, Caller<()>),
     /// It is to be started as the daemon does, now or by the next one.
     Due,
-    /// Start, as the daemon does.
-    Autostart,
+    /// Start, as the daemon does: in turn, where there are several.
+    Autostart(Option<Turn>),
     /// Dropping the sender says that all mail before this one has been acted on.
     Reached(SyncSender<()>),
     /// Let go of the program, as another daemon goes on with it. Dropping the sender says that this is done.
@@ -158,6 +159,8 @@ pub(super) struct Watcher {
     found: Option<Record>,
     /// It is to be started with the daemon, and has not been yet. Else it goes on as an earlier daemon of this boot left it.
     due: bool,
+    /// When the process may be started for which that is being prepared; at once where there is none.
+    turn: Option<Turn>,
     /// The program is no longer ours: why not.
     gone: Option<Gone>,
 }
@@ -188,6 +191,7 @@ impl Watcher {
             recorded: None,
             due: found.due,
             found: Some(found),
+            turn: None,
             gone: None,
         }
     }
@@ -204,14 +208,19 @@ impl Watcher {
         }
         let stack = Stack::of_this_thread();
         while self.gone.is_none() {
-            // A start goes deep, and there may be a thousand of us.
-            stack.release();
-            let mail = match self.machine.deadline() {
-                Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
-                None => self
-                    .inbox
-                    .recv()
-                    .map_err(|_| RecvTimeoutError::Disconnected),
+            let mail = match self.inbox.try_recv() {
+                Ok(mail) => Ok(mail),
+                Err(_) => {
+                    // A start goes deep, and there may be a thousand of us.
+                    stack.release();
+                    match self.machine.deadline() {
+                        Some(at) => self.inbox.recv_timeout(at.since(BootTime::now())),
+                        None => self
+                            .inbox
+                            .recv()
+                            .map_err(|_| RecvTimeoutError::Disconnected),
+                    }
+                }
             };
             let mail = match mail {
                 Ok(mail) => Some(mail),
@@ -261,10 +270,12 @@ impl Watcher {
                 self.due = true;
                 self.record();
             }
-            Some(Mail::Autostart) => {
+            Some(Mail::Autostart(turn)) => {
+                self.turn = turn;
                 if std::mem::take(&mut self.due) {
                     self.step(Event::Autostart);
                 }
+                self.turn = None;
             }
             Some(Mail::Reached(sender)) => drop(sender),
             Some(Mail::Leave(sender)) => {

@@ -285,7 +285,7 @@ impl Supervisor {
                 reloaded.added.push(Change::of(&published.get(), "added"));
                 continue;
             }
-            if mailbox.try_send(Mail::Autostart).is_ok() {
+            if mailbox.try_send(Mail::Autostart(None)).is_ok() {
                 wait_until_reached(&mailbox, AUTOSTART_PATIENCE);
             }
             let snapshot = published.get();

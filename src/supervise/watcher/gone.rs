@@ -37,7 +37,7 @@ impl Gone {
         match mail {
             Mail::Command(_, caller) | Mail::Renew(_, caller) => caller(Err(self.refusal())),
             Mail::Delete(_, caller) => caller(Err(self.refusal())),
-            Mail::Autostart | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
+            Mail::Autostart(_) | Mail::Due | Mail::Leave(_) | Mail::Reached(_) | Mail::Wake => {}
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::supervise::ends::{Asked, End, KEPT, Reason};
 use crate::supervise::leftovers::{self, Traces};
 use crate::supervise::machine::{Policy, State};
 use crate::supervise::record::Record;
+use crate::supervise::supervisor::AUTOSTART_PATIENCE;
 use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
 use crate::sys::process::{self, ExitStatus, Pid};
@@ -47,9 +48,30 @@ impl Watcher {
             .logs
             .begin_run(self.id, identity.gid)
             .map_err(|error| format!("opening its log pipes: {}", sys::reason(&error)))?;
+        let run_id = format!(
+            "{:x}-{}-{}",
+            BootTime::now().as_micros(),
+            Pid::own(),
+            self.id.0
+        );
+        let cgroup = self.cgroup(&run_id);
+        let given = launch::Given {
+            run_id: &run_id,
+            output: &output,
+            cgroup: cgroup.as_ref().map(|(_, dir)| dir.as_fd()),
+        };
+        let request = launch::prepare(
+            &supervisor.base,
+            program,
+            &snapshot.effective,
+            &identity,
+            &given,
+        );
+        if let Some(turn) = &self.turn {
+            turn.wait(AUTOSTART_PATIENCE);
+        }
         let (now, start_time) = (BootTime::now(), Timestamp::now());
-        self.supervisor.events.begin(self.id, now);
-        let run_id = format!("{:x}-{}-{}", now.as_micros(), Pid::own(), self.id.0);
+        supervisor.events.begin(self.id, now);
         let last = Last {
             exit: None,
             started_at: Some(now),
@@ -60,19 +82,9 @@ impl Watcher {
             asked: None,
         };
         let started_with = program.definition.fingerprint();
-        let cgroup = self.cgroup(&run_id);
         let mut traces = None;
-        let result = launch::launch(
-            &supervisor.base,
-            program,
-            &snapshot.effective,
-            &identity,
-            &launch::Given {
-                run_id: &run_id,
-                output: &output,
-                cgroup: cgroup.as_ref().map(|(_, dir)| dir.as_fd()),
-            },
-            |pid| {
+        let result = request.and_then(|request| {
+            launch::launch(&request, &program.definition, &snapshot.effective, |pid| {
                 fault::point("forked");
                 // Known before it runs, so that the end of even the shortest run finds its watcher.
                 let start_ticks = procfs::stat(pid.number())?.start_ticks;
@@ -95,9 +107,13 @@ impl Watcher {
                 let record = last.record(self.machine.save(), Some(run));
                 supervisor.put_on_record(self.id, &record, &[])?;
                 fault::point("fork recorded");
+                // The next one is made while this one becomes its program.
+                self.turn = None;
                 Ok(())
-            },
-        );
+            })
+        });
+        // Also where this one was not made.
+        self.turn = None;
         fault::point("executed");
         match (result, traces) {
             (Ok(pid), Some(traces)) => {

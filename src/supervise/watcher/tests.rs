@@ -168,7 +168,7 @@ fn what_is_stopped_before_its_turn_to_start_with_the_daemon_is_not_started() {
                 Err(Refusal::NotRunning)
             ));
         }
-        world.watcher.handle(Some(Mail::Autostart));
+        world.watcher.handle(Some(Mail::Autostart(None)));
         assert_eq!(world.watcher.run.is_none(), asked);
         if !asked {
             let _answer = world.command(Command::Stop { force: false });
