@@ -47,7 +47,6 @@ impl Cgroups {
             own,
             prefix: format!("hxe-{:x}.{:x}-", stat.st_dev, stat.st_ino),
         };
-        cgroups.clear();
         // Whether it may be, and the kernel is new enough.
         let (probe, _) = cgroups.create("probe").ok()?;
         let can_kill = probe.0.join("cgroup.kill").exists();
@@ -91,18 +90,20 @@ impl Cgroups {
         Cgroup(self.own.join(format!("{}{run_id}", self.prefix)))
     }
 
-    /// Removes what earlier daemons left empty.
-    fn clear(&self) {
+    /// Removes what earlier daemons left empty. Takes a look at all that others have there, which may be thousands.
+    pub(super) fn clear(&self) {
         let Ok(entries) = fs::read_dir(&self.own) else {
             return;
         };
+        // Those of this daemon may be about to be used. Source: the id of a run, in `watcher::run`.
+        let own_pid = format!("-{}-", Pid::own());
         for entry in entries.flatten() {
             let cgroup = Cgroup(entry.path());
-            let is_ours = entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&self.prefix);
-            if is_ours && !cgroup.is_populated() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let run_id = name.strip_prefix(&self.prefix);
+            let is_earlier = run_id.is_some_and(|id| !id.contains(&own_pid));
+            if is_earlier && !cgroup.is_populated() {
                 cgroup.remove();
             }
         }

@@ -1,6 +1,6 @@
 //! [`Supervisor`]: all programs by id; creates, changes and removes them, starts and stops them all.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,6 @@ use super::launch::{self, Base};
 use super::outputs::Outputs;
 use super::record::Record;
 use super::records::Records;
-use super::row::Row;
 use super::signals::Children;
 use super::watcher::{MAILBOX, Mail, Published, Watcher};
 use super::{Caller, Command, Done, Refusal, STACK_SIZE, Snapshot};
@@ -33,6 +32,7 @@ use crate::sys::directory::Directory;
 use crate::sys::fault;
 use crate::sys::process;
 
+mod autostart;
 mod declared;
 mod ending;
 mod recording;
@@ -44,9 +44,6 @@ pub use declared::{Change, Pending, Reloaded, check};
 
 /// How long the start of one program may hold up the next at autostart.
 pub(super) const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
-/// How many programs are being started at a time at autostart, one after the other: while one becomes its program the next
-/// ones prepare for that, and those before it finish.
-const AUTOSTARTS_AHEAD: usize = 4;
 /// How long programs that an earlier daemon left may hold up the start, all together.
 const RESUME_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -149,36 +146,6 @@ impl Supervisor {
             }
         }
         Ok(supervisor)
-    }
-
-    /// Starts the enabled programs, in order of id, as long as they are wanted, but not those that are to be removed.
-    pub fn autostart(&self, wanted: impl Fn() -> bool, pending: &Pending) {
-        let enabled: Vec<_> = self
-            .programs()
-            .iter()
-            .filter(|(id, handle)| {
-                !pending.removes(**id) && handle.published.get().program.definition.enabled
-            })
-            .map(|(_, handle)| handle.mailbox.clone())
-            .collect();
-        let mut row = Row::default();
-        let mut ahead = VecDeque::new();
-        for mailbox in enabled {
-            if !wanted() {
-                return;
-            }
-            if mailbox.send(Mail::Autostart(Some(row.join()))).is_ok() {
-                ahead.push_back(mailbox);
-            }
-            if ahead.len() == AUTOSTARTS_AHEAD
-                && let Some(first) = ahead.pop_front()
-            {
-                wait_until_reached(&first, AUTOSTART_PATIENCE);
-            }
-        }
-        for mailbox in ahead {
-            wait_until_reached(&mailbox, AUTOSTART_PATIENCE);
-        }
     }
 
     /// Takes new settings for all programs.

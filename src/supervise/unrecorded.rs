@@ -28,23 +28,25 @@ pub(super) struct Unrecorded {
 
 /// All such processes of this machine that look like a program's. Where `/proc` cannot be read, none.
 pub(super) fn all() -> Vec<Unrecorded> {
-    let all = procfs::scan().unwrap_or_default();
+    let all = procfs::pids().unwrap_or_default();
     let mut found: Vec<Unrecorded> = all
         .into_iter()
-        .filter(|stat| !stat.is_zombie())
-        .filter_map(|stat| {
-            let pid = Pid::new(stat.pid)?;
+        .filter_map(|pid| {
             let environ = procfs::environment(pid).ok()?;
             let variable = |name: &str| {
                 let values = environ.split(|byte| *byte == 0);
                 let value = values.filter_map(|entry| entry.strip_prefix(name.as_bytes()));
                 std::str::from_utf8(value.into_iter().next()?).ok()
             };
+            let id = variable("HXE_PROGRAM_ID=")?.parse().ok()?;
+            let run_id = variable("HXE_RUN_ID=")?.to_owned();
+            let stat = procfs::stat(pid.number()).ok();
+            let stat = stat.filter(|stat| !stat.is_zombie())?;
             Some(Unrecorded {
-                id: variable("HXE_PROGRAM_ID=")?.parse().ok()?,
+                id,
                 pid,
                 is_first: stat.session == stat.pid,
-                run_id: variable("HXE_RUN_ID=")?.to_owned(),
+                run_id,
                 stat,
             })
         })

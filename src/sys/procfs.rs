@@ -57,15 +57,20 @@ pub fn lives(pid: i32, start_ticks: u64) -> bool {
 
 /// Reads what the kernel says of all processes; those that end meanwhile are left out.
 pub fn scan() -> io::Result<Vec<Stat>> {
+    let all = pids()?.into_iter();
+    Ok(all.filter_map(|pid| stat(pid.number()).ok()).collect())
+}
+
+/// All processes that there are.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn pids() -> io::Result<Vec<Pid>> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let pid = std::str::from_utf8(name.as_bytes())
-            .ok()
-            .and_then(|name| name.parse().ok());
-        if let Some(stat) = pid.and_then(|pid: i32| stat(pid).ok()) {
-            all.push(stat);
-        }
+        let number = std::str::from_utf8(name.as_bytes()).ok();
+        all.extend(number.and_then(|name| Pid::new(name.parse().ok()?)));
     }
     Ok(all)
 }
