@@ -308,6 +308,8 @@ impl Daemon {
         }
         supervisor.autostart(|| !requests.is_end(), &pending);
         reloader.finish_start(pending);
+        // What many starts took is more than what the API does, which may have been left alone for long by now.
+        reloader.server.await_calm();
         Ok(Daemon {
             pid_file,
             requests,

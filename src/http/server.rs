@@ -71,6 +71,11 @@ impl Server {
         self.wire.set_limits(limits);
     }
 
+    /// Has memory given back once nobody has come for a while from now on, as after the last connection.
+    pub fn await_calm(&self) {
+        self.wire.await_calm();
+    }
+
     /// Its streams, for tests.
     #[cfg(test)]
     pub(super) fn streams(&self) -> Arc<super::stream::Streams> {

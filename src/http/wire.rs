@@ -121,7 +121,7 @@ impl Drop for Lease {
         let mut state = self.wire.lock();
         state.table.release(self.key);
         if state.table.open() == 0 {
-            self.wire.await_calm(&mut state);
+            self.wire.set_calm(&mut state);
             if self.wire.is_closing() {
                 self.wire.empty.notify_all();
             }
@@ -169,7 +169,7 @@ impl Wire {
         for (index, listener) in self.listeners().iter().enumerate() {
             self.add(&**listener, Subject::Listener(index), EventFlags::IN)?;
         }
-        self.await_calm(&mut self.lock());
+        self.await_calm();
         Ok(())
     }
 
@@ -293,10 +293,15 @@ impl Wire {
 
     /// Has the timer go off once nobody has come for a while. That is all: an idle daemon does not even wake to find that
     /// there is nothing to do.
-    fn await_calm(&self, state: &mut State) {
+    pub fn await_calm(&self) {
+        self.set_calm(&mut self.lock());
+    }
+
+    fn set_calm(&self, state: &mut State) {
         let calm = BootTime::now() + CALM;
-        let next = state.resume.map_or(calm, |resume| resume.min(calm));
-        self.set_timer(state, Some(next));
+        let due = state.table.deadline().into_iter().chain(state.resume);
+        let next = due.chain([calm]).min();
+        self.set_timer(state, next);
     }
 
     /// Does what the timer is for.
