@@ -83,7 +83,12 @@ impl Timestamp {
 
     /// `2026-11-23T21:57:00Z`: to the second, as programs and tokens show it.
     pub fn to_seconds_string(self) -> String {
-        humantime::format_rfc3339_seconds(self.system_time()).to_string()
+        self.to_seconds().to_string()
+    }
+
+    /// The same, to be written somewhere.
+    pub fn to_seconds(self) -> impl fmt::Display {
+        humantime::format_rfc3339_seconds(self.system_time())
     }
 
     fn system_time(self) -> std::time::SystemTime {
@@ -167,24 +172,28 @@ pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
 
 /// Shows a duration as [`parse_duration`] reads it, units joined: `10s`, `1m30s`, `24h` (never days).
 pub fn format_duration(span: Duration) -> String {
-    let total = span.as_secs();
-    let parts = [
-        (total / 3600, "h"),
-        (total / 60 % 60, "m"),
-        (total % 60, "s"),
-        (u64::from(span.subsec_millis()), "ms"),
-        (u64::from(span.subsec_micros() % 1000), "us"),
-    ];
-    let text: String = parts
-        .iter()
-        .filter(|(n, _)| *n > 0)
-        .map(|(n, unit)| format!("{n}{unit}"))
-        .collect();
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    show_duration(span).to_string()
+}
+
+/// The same, to be written somewhere.
+pub fn show_duration(span: Duration) -> impl fmt::Display {
+    fmt::from_fn(move |f| {
+        if span < Duration::from_micros(1) {
+            return f.write_str("0s");
+        }
+        let total = span.as_secs();
+        let parts = [
+            (total / 3600, "h"),
+            (total / 60 % 60, "m"),
+            (total % 60, "s"),
+            (u64::from(span.subsec_millis()), "ms"),
+            (u64::from(span.subsec_micros() % 1000), "us"),
+        ];
+        for (n, unit) in parts.iter().filter(|(n, _)| *n > 0) {
+            write!(f, "{n}{unit}")?;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

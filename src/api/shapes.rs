@@ -1,17 +1,24 @@
 //! Programs and log entries as answers show them: all fields of the reference, in its order, and ours among them.
+//!
+//! What is asked for most, the list of programs, is written to the answer as it is formatted: no text is made of its own for
+//! a value, as each would be taken from the heap, which takes longer than to write it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::logs::Entry;
+use crate::program::{ProgramId, Signal};
 use crate::supervise::Snapshot;
 
 /// The one shape of a program: in lists, alone, created, and changed.
 #[derive(Serialize)]
 pub struct ProgramShape<'a> {
-    id: String,
+    #[serde(serialize_with = "shown")]
+    id: ProgramId,
     name: &'a str,
     description: &'a str,
     command: &'a str,
@@ -23,20 +30,28 @@ pub struct ProgramShape<'a> {
     auto_restart: bool,
     max_restarts: i64,
     environment: &'a BTreeMap<String, String>,
-    umask: String,
-    stop_signal: String,
-    stop_timeout: String,
-    restart_delay: String,
+    #[serde(serialize_with = "octal")]
+    umask: u32,
+    #[serde(serialize_with = "shown")]
+    stop_signal: Signal,
+    #[serde(serialize_with = "span")]
+    stop_timeout: Duration,
+    #[serde(serialize_with = "span")]
+    restart_delay: Duration,
     restart_policy: &'static str,
     success_exit_codes: &'a [u8],
     status: &'static str,
     state: &'static str,
     pid: Option<i32>,
     exit_code: Option<i32>,
-    exit_signal: Option<String>,
-    start_time: Option<String>,
-    created_at: String,
-    updated_at: String,
+    #[serde(serialize_with = "shown_or_null")]
+    exit_signal: Option<Signal>,
+    #[serde(serialize_with = "second_or_null")]
+    start_time: Option<Timestamp>,
+    #[serde(serialize_with = "second")]
+    created_at: Timestamp,
+    #[serde(serialize_with = "second")]
+    updated_at: Timestamp,
     /// Beside the reference's fields, only where a file declares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     declared: Option<&'a str>,
@@ -48,7 +63,7 @@ impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
         let definition = &program.definition;
         let effective = &snapshot.effective;
         ProgramShape {
-            id: program.id.to_string(),
+            id: program.id,
             name: &definition.name,
             description: &definition.description,
             command: &definition.command,
@@ -60,26 +75,50 @@ impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
             auto_restart: definition.auto_restart,
             max_restarts: effective.max_restarts,
             environment: &definition.environment,
-            umask: format!("{:03o}", definition.umask),
-            stop_signal: definition.stop_signal.to_string(),
-            stop_timeout: clock::format_duration(effective.stop_timeout),
-            restart_delay: clock::format_duration(effective.restart_delay),
+            umask: definition.umask,
+            stop_signal: definition.stop_signal,
+            stop_timeout: effective.stop_timeout,
+            restart_delay: effective.restart_delay,
             restart_policy: definition.restart_policy.as_str(),
             success_exit_codes: &definition.success_exit_codes,
             status: snapshot.phase.status().as_str(),
             state: snapshot.phase.as_str(),
             pid: snapshot.pid,
             exit_code: snapshot.exit.and_then(|exit| exit.code()),
-            exit_signal: snapshot
-                .exit
-                .and_then(|exit| exit.signal())
-                .map(|signal| signal.to_string()),
-            start_time: start_time(snapshot),
-            created_at: program.created_at.to_seconds_string(),
-            updated_at: program.updated_at.to_seconds_string(),
+            exit_signal: snapshot.exit.and_then(|exit| exit.signal()),
+            start_time: snapshot.start_time,
+            created_at: program.created_at,
+            updated_at: program.updated_at,
             declared: program.declared.as_deref(),
         }
     }
+}
+
+fn shown<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+fn shown_or_null<S: Serializer>(value: &Option<impl Display>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => to.collect_str(value),
+        None => to.serialize_none(),
+    }
+}
+
+fn octal<S: Serializer>(value: &u32, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{value:03o}"))
+}
+
+fn span<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&clock::show_duration(*value))
+}
+
+fn second<S: Serializer>(value: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&value.to_seconds())
+}
+
+fn second_or_null<S: Serializer>(value: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+    shown_or_null(&value.map(Timestamp::to_seconds), to)
 }
 
 /// The one shape of a log entry: in lists, followed, and as an event.
@@ -110,10 +149,8 @@ pub fn start_time(snapshot: &Snapshot) -> Option<String> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::program::{Definition, Program, ProgramId, Signal};
+    use crate::program::{Definition, Program};
     use crate::supervise::{Effective, Exit, Phase};
-    use std::time::Duration;
 
     /// A stopped program that never ran.
     pub fn snapshot(number: u32, name: &str) -> Snapshot {

@@ -3,6 +3,7 @@
 //! Owns what every answer carries (Date, Server, Connection, the length) and that no value breaks out of its line. It
 //! never decides whether a connection stays open: it is told. Called by `answer.rs`.
 
+use std::fmt;
 use std::io::Write;
 
 use tiny_http::StatusCode;
@@ -100,7 +101,7 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`. Source: RFC 9110, 5.6.7; days to date as in Hinnant, "chrono-compatible low-level date
 /// algorithms", `civil_from_days`.
-fn date(moment: Timestamp) -> String {
+fn date(moment: Timestamp) -> impl fmt::Display {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = [
         "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
@@ -119,13 +120,16 @@ fn date(moment: Timestamp) -> String {
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year_of_era + i64::from(month >= 10);
-    format!(
-        "{weekday}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        MONTHS[month as usize],
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+    fmt::from_fn(move |f| {
+        write!(
+            f,
+            "{weekday}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
+            MONTHS[month as usize],
+            second / 3_600,
+            second / 60 % 60,
+            second % 60
+        )
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +151,8 @@ mod tests {
             (2_147_483_648, "Tue, 19 Jan 2038 03:14:08 GMT"),
             (-1, "Wed, 31 Dec 1969 23:59:59 GMT"),
         ] {
-            assert_eq!(date(Timestamp::from_micros(seconds * 1_000_000)), shown);
+            let moment = Timestamp::from_micros(seconds * 1_000_000);
+            assert_eq!(date(moment).to_string(), shown);
         }
     }
 
