@@ -5,6 +5,9 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+/// How long one waits for the one before. What hangs is mostly behind that: the program's directory and its file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Gives the places, in the order in which they are asked for.
 #[derive(Default)]
 pub(super) struct Row {
@@ -30,7 +33,11 @@ impl Row {
 
 impl Turn {
     /// Returns once the one before has gone. One that hangs does not hang the others.
-    pub(super) fn wait(&self, patience: Duration) {
+    pub(super) fn wait(&self) {
+        self.wait_for(PATIENCE);
+    }
+
+    fn wait_for(&self, patience: Duration) {
         if let Some(before) = &self.before {
             // Ends when that is dropped.
             let _ = before.recv_timeout(patience);
@@ -46,12 +53,12 @@ mod tests {
     fn each_goes_when_the_one_before_has_gone() {
         let mut row = Row::default();
         let (first, second, third) = (row.join(), row.join(), row.join());
-        first.wait(Duration::MAX);
-        second.wait(Duration::from_millis(1));
+        first.wait_for(Duration::MAX);
+        second.wait_for(Duration::from_millis(1));
         drop(first);
-        second.wait(Duration::MAX);
+        second.wait_for(Duration::MAX);
         // Also one that has given its place up.
         drop(second);
-        third.wait(Duration::MAX);
+        third.wait_for(Duration::MAX);
     }
 }

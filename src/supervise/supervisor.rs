@@ -43,7 +43,7 @@ use taking_up::as_recorded;
 pub use declared::{Change, Pending, Reloaded, check};
 
 /// How long the start of one program may hold up the next at autostart.
-pub(super) const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
+const AUTOSTART_PATIENCE: Duration = Duration::from_secs(2);
 /// How long programs that an earlier daemon left may hold up the start, all together.
 const RESUME_PATIENCE: Duration = Duration::from_millis(500);
 

@@ -19,7 +19,6 @@ use crate::supervise::ends::{Asked, End, KEPT, Reason};
 use crate::supervise::leftovers::{self, Traces};
 use crate::supervise::machine::{Policy, State};
 use crate::supervise::record::Record;
-use crate::supervise::supervisor::AUTOSTART_PATIENCE;
 use crate::supervise::{Done, Exit, RUN_ID, Refusal, launch, record};
 use crate::sys;
 use crate::sys::process::{self, ExitStatus, Pid};
@@ -68,7 +67,7 @@ impl Watcher {
             &given,
         );
         if let Some(turn) = &self.turn {
-            turn.wait(AUTOSTART_PATIENCE);
+            turn.wait();
         }
         let (now, start_time) = (BootTime::now(), Timestamp::now());
         supervisor.events.begin(self.id, now);
