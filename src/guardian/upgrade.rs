@@ -79,12 +79,13 @@ impl Guardian {
             progress: Progress::UnderWay,
         });
         self.tell_outcome();
+        let until = BootTime::now() + patience(SERVES_WITHIN, "checks");
         match self.check_binary() {
             Ok((to, pid)) => {
                 self.upgrade = Some(Upgrade {
                     to,
                     stage: Stage::Checking(pid),
-                    until: Some(BootTime::now() + patience(SERVES_WITHIN)),
+                    until: Some(until),
                 });
             }
             Err(error) => {
@@ -171,12 +172,13 @@ impl Guardian {
         let now = BootTime::now();
         (upgrade.stage, upgrade.until) = match &mut self.daemon {
             Some(daemon) => {
+                let until = now + patience(LEAVES_WITHIN, "leaves");
                 daemon.tell(Message::Signal(USR2));
-                (Stage::Leaving, Some(now + patience(LEAVES_WITHIN)))
+                (Stage::Leaving, Some(until))
             }
             None => {
                 self.start_at = now;
-                (Stage::Trying, Some(now + patience(SERVES_WITHIN)))
+                (Stage::Trying, Some(now + patience(SERVES_WITHIN, "starts")))
             }
         };
     }
@@ -209,7 +211,7 @@ impl Guardian {
             // However it left: its programs are on record.
             Stage::Leaving => {
                 *stage = Stage::Trying;
-                *until = Some(self.start_at + patience(SERVES_WITHIN));
+                *until = Some(self.start_at + patience(SERVES_WITHIN, "starts"));
             }
             Stage::Trying if self.asked.is_some() => self.give_up(ASKED_TO_END.to_owned()),
             Stage::Trying if until.is_none() => self.give_up(format!(

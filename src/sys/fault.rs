@@ -50,16 +50,21 @@ pub fn point_unless(is_idle: bool, name: &str) {
     }
 }
 
-/// How long to wait for what may hang: a test that lets it hang says so in seconds.
+/// How long to wait for what may hang at this place. Where a test has it hang there, as many seconds as that says; else
+/// longer than usual, as debug builds are slow and test machines busy.
 #[cfg(debug_assertions)]
-pub fn patience(usual: Duration) -> Duration {
-    let wanted = std::env::var("HXE_PATIENCE").ok();
-    let seconds = wanted.and_then(|seconds| seconds.parse().ok());
-    seconds.map_or(usual, Duration::from_secs)
+pub fn patience(usual: Duration, place: &str) -> Duration {
+    let wanted = std::env::var_os("HXE_FAULT").and_then(|path| std::fs::read_to_string(path).ok());
+    let hangs = wanted.is_some_and(|fault| fault.starts_with("hang ") && fault.ends_with(place));
+    let seconds = std::env::var("HXE_PATIENCE").ok();
+    match seconds.and_then(|seconds| seconds.parse().ok()) {
+        Some(seconds) if hangs => Duration::from_secs(seconds),
+        _ => 4 * usual,
+    }
 }
 
 /// As usual.
 #[cfg(not(debug_assertions))]
-pub fn patience(usual: Duration) -> Duration {
+pub fn patience(usual: Duration, _place: &str) -> Duration {
     usual
 }
