@@ -7,10 +7,11 @@
 #   --check   only type-checks, for any target of Linux that the compiler knows, such as armv5te-unknown-linux-musleabi
 #
 # The compiler, the source of its standard library, linkers and musl are packages of Debian, which are unpacked below
-# target/cross: nothing is installed, and root is not needed. A mistake in hxe that panics ends the daemon there, and its guardian
-# starts another; CARGO_PROFILE_RELEASE_PANIC=unwind has it go on, for a sixth more of size. Builds are there as well. Prints the path of each binary and
-# its size in bytes. Exits with 0 if all are built, 1 if one fails, 2 if it is called wrongly, and 3 if something that is
-# needed cannot be had, which it names.
+# target/cross: nothing is installed, and root is not needed. Builds are there as well. A mistake in hxe that panics ends the
+# daemon, and its guardian starts another; CARGO_PROFILE_RELEASE_PANIC=unwind has it go on, for a sixth more of size.
+#
+# Prints the path of each binary and its size in bytes. Exits with 0 if all are built, 1 if one fails, 2 if it is called wrongly,
+# and 3 if something that is needed cannot be had, which it names.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/cross/debian.sh
