@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::body::{Fields, Json, wrong_type};
 use super::error::ApiError;
 use crate::clock;
-use crate::program::{Definition, MaxRestarts, ProgramId, RestartPolicy, Signal};
+use crate::program::{Definition, LogDisk, MaxRestarts, ProgramId, RestartPolicy, Signal};
 
 /// Fields of a body: first those that are taken, then those that answers add, which are let through so that an answer,
 /// edited, can be sent back.
@@ -28,6 +28,7 @@ pub const FIELDS: &[&str] = &[
     "restart_delay",
     "restart_policy",
     "success_exit_codes",
+    "log_disk",
     "id",
     "status",
     "state",
@@ -41,7 +42,7 @@ pub const FIELDS: &[&str] = &[
     "exits",
 ];
 /// Those that are taken: what a file that declares a program may say.
-pub const TAKEN: &[&str] = FIELDS.split_at(17).0;
+pub const TAKEN: &[&str] = FIELDS.split_at(18).0;
 
 /// The definition in a body, with every rule checked that needs no look at the system. `id` is that of the program which
 /// is to be changed, if there is one: a body that names another is for another program.
@@ -95,6 +96,7 @@ fn take(mut fields: Fields) -> Result<Definition, ApiError> {
     if let Some(codes) = success_exit_codes(&mut fields)? {
         definition.success_exit_codes = codes;
     }
+    definition.log_disk = log_disk(&mut fields)?;
     definition.check()?;
     Ok(definition)
 }
@@ -119,6 +121,16 @@ fn max_restarts(fields: &mut Fields) -> Result<Option<MaxRestarts>, ApiError> {
     };
     let issue = "Must be a whole number from 0 to 1000000, or -1 for no limit";
     number.map(Some).ok_or_else(|| ApiError::body(FIELD, issue))
+}
+
+fn log_disk(fields: &mut Fields) -> Result<Option<LogDisk>, ApiError> {
+    const FIELD: &str = "log_disk";
+    let Some(name) = fields.string(FIELD)? else {
+        return Ok(None);
+    };
+    let issue = "Must be \"all\", \"errors\" or \"memory\"";
+    let disk = LogDisk::from_name(&name);
+    disk.map(Some).ok_or_else(|| ApiError::body(FIELD, issue))
 }
 
 fn environment(fields: &mut Fields) -> Result<BTreeMap<String, String>, ApiError> {
@@ -235,7 +247,8 @@ mod tests {
     fn further_fields_are_understood() {
         let definition = parse_with(
             r#","environment":{"A":"1","B":""},"umask":"0027","stop_signal":"SIGINT","stop_timeout":"90s",
-               "restart_delay":"500ms","restart_policy":"always","success_exit_codes":[0,3,3,255],"max_restarts":-1"#,
+               "restart_delay":"500ms","restart_policy":"always","success_exit_codes":[0,3,3,255],"max_restarts":-1,
+               "log_disk":"errors""#,
         )
         .unwrap();
         assert_eq!(definition.environment.len(), 2);
@@ -246,6 +259,7 @@ mod tests {
         assert_eq!(definition.restart_policy, RestartPolicy::Always);
         assert_eq!(definition.success_exit_codes, [0, 3, 255]);
         assert_eq!(definition.max_restarts, Some(MaxRestarts::Unlimited));
+        assert_eq!(definition.log_disk, Some(LogDisk::Errors));
     }
 
     #[test]
@@ -338,6 +352,8 @@ mod tests {
             ("restart_delay", r#""99999999999999999999s""#),
             ("restart_policy", r#""never""#),
             ("restart_policy", "true"),
+            ("log_disk", r#""none""#),
+            ("log_disk", "false"),
             ("success_exit_codes", "0"),
             ("success_exit_codes", "[256]"),
             ("success_exit_codes", "[-1]"),

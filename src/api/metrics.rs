@@ -35,6 +35,23 @@ struct ProgramMetricsShape {
 struct SystemShape {
     system: SystemMetricsShape,
     programs: CountsShape,
+    /// Beside the reference's fields.
+    written_bytes: WrittenShape,
+}
+
+/// Bytes that were written to hxe's directories on disk.
+#[derive(Default, Serialize)]
+pub struct WrittenShape {
+    pub state_dir: usize,
+    pub log_dir: usize,
+}
+
+/// What was written since the daemon started.
+pub fn written(api: &Api) -> WrittenShape {
+    WrittenShape {
+        state_dir: api.store.written_bytes(),
+        log_dir: api.logs.written_bytes(),
+    }
 }
 
 #[derive(Serialize)]
@@ -112,12 +129,19 @@ pub fn system(api: &Api, call: Call) -> Result<Outcome, ApiError> {
             Status::Error => programs.error += 1,
         }
     }
-    Ok(reply::json(200, &system_shape(usage, programs)).into())
+    Ok(reply::json(200, &system_shape(usage, programs, written(api))).into())
 }
 
-fn system_shape(usage: SystemUsage, programs: CountsShape) -> SystemShape {
-    let system = system_metrics(usage);
-    SystemShape { system, programs }
+fn system_shape(
+    usage: SystemUsage,
+    programs: CountsShape,
+    written_bytes: WrittenShape,
+) -> SystemShape {
+    SystemShape {
+        system: system_metrics(usage),
+        programs,
+        written_bytes,
+    }
 }
 
 fn system_metrics(usage: SystemUsage) -> SystemMetricsShape {
@@ -318,11 +342,16 @@ mod tests {
             stopped: 2,
             error: 0,
         };
+        let written = WrittenShape {
+            state_dir: 20_480,
+            log_dir: 7,
+        };
         assert_eq!(
-            serde_json::to_string(&system_shape(usage, counts)).unwrap(),
+            serde_json::to_string(&system_shape(usage, counts, written)).unwrap(),
             concat!(
                 r#"{"system":{"cpu_usage":15.2,"memory_usage":8192.0,"memory_bytes":8589934592,"disk_usage":75.5,"#,
-                r#""uptime":86400},"programs":{"total":10,"running":8,"stopped":2,"error":0}}"#,
+                r#""uptime":86400},"programs":{"total":10,"running":8,"stopped":2,"error":0},"#,
+                r#""written_bytes":{"state_dir":20480,"log_dir":7}}"#,
             )
         );
     }

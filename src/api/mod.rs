@@ -138,6 +138,7 @@ pub struct Api {
     supervisor: Arc<Supervisor>,
     logs: Arc<Logs>,
     sessions: Arc<Sessions>,
+    store: Arc<Store>,
     limiter: Mutex<RateLimiter>,
     metrics: Metrics,
     state_dir: PathBuf,
@@ -167,12 +168,13 @@ impl Api {
         state_dir: PathBuf,
         link: Arc<Link>,
     ) -> Result<Api, store::Error> {
-        let sessions = Sessions::open(store, password::credentials(&settings))?;
+        let sessions = Sessions::open(Arc::clone(&store), password::credentials(&settings))?;
         Ok(Api {
             settings: RwLock::new(Arc::new(settings)),
             supervisor,
             logs,
             sessions: Arc::new(sessions),
+            store,
             limiter: Mutex::default(),
             metrics: Metrics::new(),
             state_dir,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::{ApiError, Cause};
+use super::metrics::{WrittenShape, written};
 use super::{Api, Call, Outcome};
 use crate::http::{Body, Reply, Source};
 use crate::logs::{Stream, Volume};
@@ -36,6 +37,10 @@ const fn family(
 static FAMILIES: &[Family] = &[
     family("hxe_build_info", "Which hxe serves; always 1.", |_, to| {
         to.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    }),
+    family("hxe_disk_written_bytes_total", "Bytes handed to the file systems of state_dir and log_dir since the daemon started.", |scrape, to| {
+        to.add(&[("dir", "state_dir")], scrape.written.state_dir as f64);
+        to.add(&[("dir", "log_dir")], scrape.written.log_dir as f64);
     }),
     family("hxe_http_requests_total", "Requests answered since the daemon started, by class of status.", |scrape, to| {
         for (class, count) in CLASSES.iter().zip(scrape.requests) {
@@ -117,6 +122,7 @@ struct Scrape {
     volumes: Vec<[Volume; 2]>,
     requests: [usize; CLASSES.len()],
     own: OwnUsage,
+    written: WrittenShape,
     /// Seconds since 1970.
     start_time: f64,
 }
@@ -299,6 +305,7 @@ pub fn scrape(api: &Api, call: Call) -> Result<Outcome, ApiError> {
             .each_ref()
             .map(|count| count.load(Ordering::Relaxed)),
         own: crate::metrics::own().map_err(failed)?,
+        written: written(api),
         start_time: api.start_time.as_micros() as f64 / 1e6,
     };
     let reply = Reply {

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{self, Timestamp};
 use crate::logs::Entry;
-use crate::program::{ProgramId, Signal};
+use crate::program::{LogDisk, ProgramId, Signal};
 use crate::supervise::Snapshot;
 
 /// The one shape of a program: in lists, alone, created, and changed.
@@ -40,6 +40,9 @@ pub struct ProgramShape<'a> {
     restart_delay: Duration,
     restart_policy: &'static str,
     success_exit_codes: &'a [u8],
+    /// Beside the reference's fields, only where it is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_disk: Option<&'static str>,
     status: &'static str,
     state: &'static str,
     pid: Option<i32>,
@@ -81,6 +84,7 @@ impl<'a> From<&'a Snapshot> for ProgramShape<'a> {
             restart_delay: effective.restart_delay,
             restart_policy: definition.restart_policy.as_str(),
             success_exit_codes: &definition.success_exit_codes,
+            log_disk: definition.log_disk.map(LogDisk::as_str),
             status: snapshot.phase.status().as_str(),
             state: snapshot.phase.as_str(),
             pid: snapshot.pid,

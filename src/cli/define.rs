@@ -37,6 +37,7 @@ pub const OPTIONS: &[Opt] = &[
     opt("restart-policy", None, Kind::Choice(&["on-failure", "always"]), "whether also after an end with success"),
     opt("restart-delay", None, Kind::One("TIME"), "how long to wait before a restart in a row; doubled each time"),
     opt("success-exit-codes", None, Kind::One("CODES"), "which exit codes are no failure, with commas between"),
+    opt("log-disk", None, Kind::Choice(&["all", "errors", "memory"]), "what of its output goes to disk"),
     opt("file", Some('f'), Kind::One("FILE"), "read the definition from this file, as JSON; - is standard input; options come over it"),
     opt("quiet", Some('q'), Kind::No, "print errors only"),
 ];
@@ -63,6 +64,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("stop-timeout", "stop_timeout"),
     ("restart-policy", "restart_policy"),
     ("restart-delay", "restart_delay"),
+    ("log-disk", "log_disk"),
 ];
 
 /// Those of them, and `env`, that a process that runs already does not see.

@@ -139,6 +139,9 @@ pub fn info(args: &Args) -> Result<ExitCode, Failure> {
         ("umask", text(&definition.umask)),
     ];
     fields.extend(environment.into_iter().map(|pair| ("environment", pair)));
+    if let Some(disk) = &definition.log_disk {
+        fields.push(("log_disk", disk.clone()));
+    }
     if let Some(file) = program.json["declared"].as_str() {
         fields.push(("declared", file.to_owned()));
     }

@@ -34,6 +34,8 @@ pub struct Definition {
     /// `on-failure` or `always`
     pub restart_policy: Option<String>,
     pub success_exit_codes: Option<Vec<u8>>,
+    /// `all`, `errors` or `memory`
+    pub log_disk: Option<String>,
 }
 
 impl Definition {
@@ -73,6 +75,7 @@ impl Definition {
                 let codes = codes.iter().filter_map(integer);
                 codes.filter_map(|code| code.try_into().ok()).collect()
             }),
+            log_disk: field("log_disk"),
         }
     }
 
@@ -97,6 +100,7 @@ impl Definition {
             ("stop_timeout", &self.stop_timeout),
             ("restart_delay", &self.restart_delay),
             ("restart_policy", &self.restart_policy),
+            ("log_disk", &self.log_disk),
         ] {
             if let Some(value) = value {
                 put(name, Value::from(value.as_str()));

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::logs::OnFull;
+use crate::program::LogDisk;
 
 use super::kind::show;
 
@@ -231,6 +232,16 @@ pub(super) fn include(text: &str) -> Result<String, String> {
         "" => Ok(String::new()),
         _ => path(text),
     }
+}
+
+/// `all`, `errors` or `memory`.
+pub(super) fn log_disk(text: &str) -> Result<LogDisk, String> {
+    LogDisk::from_name(text).ok_or_else(|| {
+        format!(
+            "{} is not known: it must be \"all\", \"errors\" or \"memory\"",
+            show(text)
+        )
+    })
 }
 
 /// `drop` or `block`.

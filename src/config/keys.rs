@@ -345,6 +345,24 @@ pub(super) static KEYS: &[Key] = &[
         },
     },
     Key {
+        section: "logs",
+        name: "disk",
+        default: r#""all""#,
+        kind: Kind::Text {
+            allowed: "\"all\", \"errors\" or \"memory\"",
+            put: |config, text| checks::log_disk(text).map(|disk| config.logs.disk = disk),
+        },
+    },
+    Key {
+        section: "logs",
+        name: "ring_size",
+        default: r#""64KiB""#,
+        kind: Kind::Size {
+            range: 8 * KIB..=16 * MIB,
+            put: |config, bytes| config.logs.ring_size = bytes,
+        },
+    },
+    Key {
         section: "programs",
         name: "user",
         default: r#""nobody""#,

@@ -179,6 +179,8 @@ impl Config {
                 max_files: 0,
                 pipe_size: 0,
                 on_full: logs::OnFull::Drop,
+                disk: program::LogDisk::All,
+                ring_size: 0,
             },
             programs: program::Defaults {
                 user: String::new(),

@@ -6,30 +6,34 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::cut::{self, Cut};
-use super::dirs::{self, Inode};
+use super::dirs::Inode;
 use super::growth::{Growth, Reach};
 use super::index::{Appender, Kind, Moment};
-use super::moving::{self, Scratch};
-use super::notes::Notes;
-use super::{BeforeRotation, Settings, Stream, files};
+use super::kept::Kept;
+use super::medium::Medium;
+use super::moving;
+use super::{Stream, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
-use crate::sys::directory::Directory;
 
+mod context;
 mod full;
 mod logfile;
+mod ring;
 mod telling;
 
+pub use context::Context;
 use full::Trouble;
 use logfile::{Open, last_byte, write_record};
+pub use ring::keep_last;
 
 /// Bytes that one turn moves before others have theirs.
 const TURN: usize = 1024 * 1024;
@@ -39,38 +43,6 @@ const BUSY_PIPE: usize = 1024 * 1024;
 const RECORD_EVERY: Duration = Duration::from_millis(1);
 /// After this it is looked again whether who reads along has caught up.
 const HELD_BACK: Duration = Duration::from_millis(2);
-
-/// What all channels share.
-pub struct Context {
-    pub log_dir: Arc<Directory>,
-    pub settings: Settings,
-    pub notes: Arc<Notes>,
-    pub scratch: Scratch,
-    pub before_rotation: Arc<OnceLock<BeforeRotation>>,
-    /// That pipes are smaller than wished has been said.
-    pub said_small_pipe: bool,
-    /// That an index cannot be written has been said.
-    pub said_index: bool,
-}
-
-impl Context {
-    pub fn new(
-        log_dir: Arc<Directory>,
-        notes: Arc<Notes>,
-        settings: Settings,
-        before_rotation: Arc<OnceLock<BeforeRotation>>,
-    ) -> Context {
-        Context {
-            before_rotation,
-            log_dir,
-            settings,
-            notes,
-            scratch: Scratch::default(),
-            said_small_pipe: false,
-            said_index: false,
-        }
-    }
-}
 
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +83,10 @@ pub struct Channel {
     growth: Arc<Growth>,
     /// What is published there; its offset is that of the last record.
     reach: Reach,
+    /// What of the files in memory is on disk.
+    kept: Kept,
+    /// The stream goes to disk, and all that is in memory is there as well.
+    is_ring_old: bool,
 }
 
 impl Channel {
@@ -121,6 +97,7 @@ impl Channel {
         growth: Arc<Growth>,
         context: &mut Context,
     ) -> Channel {
+        let is_new = growth.reach(stream).1 == Reach::default();
         let mut channel = Channel {
             fifo,
             id,
@@ -135,9 +112,22 @@ impl Channel {
             cut_at: None,
             reach: growth.reach(stream).1,
             growth,
+            kept: Kept::default(),
+            is_ring_old: false,
         };
         channel.resize(context);
+        channel.take_up_ring(context);
         channel.survey(context);
+        channel.settle(context);
+        if is_new && channel.reach.moved.is_some() {
+            // Nobody has seen it elsewhere.
+            channel.reach = Reach {
+                medium: channel.reach.medium,
+                ..Reach::default()
+            };
+            channel.survey(context);
+            channel.clear_old_ring(context);
+        }
         channel
     }
 
@@ -231,7 +221,7 @@ impl Channel {
 
     /// Whether somebody who must miss nothing has to read on first.
     fn is_held_back(&self, context: &Context) -> bool {
-        let kept = context.settings.max_files;
+        let kept = self.reach.medium.max_files(&context.settings);
         self.growth.is_held(self.stream, self.reach.rotations, kept)
     }
 
@@ -280,6 +270,7 @@ impl Channel {
         {
             self.end_line(context);
             self.tell_dropped(context);
+            self.clear_old_ring(context);
             if self.marks.len() == 1 {
                 self.growth.set_unfinished(self.stream, false);
                 self.growth.tell();
@@ -317,7 +308,9 @@ impl Channel {
 
     /// Whether the file, not open now, has bytes behind its last newline. Makes nothing.
     fn ends_within_a_line(&self, context: &Context) -> bool {
-        let found = dirs::open(&*context.log_dir.get_to_read(), self.id)
+        let found = context
+            .places
+            .open(self.reach.medium, self.id)
             .and_then(|dir| files::open_existing(dir.as_fd(), self.stream));
         match found {
             Ok(Some(opened)) => {
@@ -350,12 +343,22 @@ impl Channel {
             self.record(Kind::Data, context);
             self.open = None;
         }
-        let dir = dirs::make(&*context.log_dir.get()?, self.id, dirs::LOG_DIR)?;
+        self.settle(context);
+        let dir = context.places.make(self.reach.medium, self.id)?;
         let opened = files::open_current(dir.as_fd(), self.stream)?;
+        let kept = self.reach.medium.max_files(&context.settings);
         if opened.size == 0
-            && let Err(error) = files::tidy(dir.as_fd(), context.settings.max_files)
+            && let Err(error) = files::tidy(dir.as_fd(), kept)
         {
             self.say_index(&error, context);
+        }
+        self.begin(dir, opened)
+    }
+
+    /// Writes into this file from now on.
+    fn begin(&mut self, dir: OwnedFd, opened: files::Opened) -> io::Result<()> {
+        if opened.size == 0 && self.reach.medium == Medium::Memory {
+            self.forget_kept(dir.as_fd())?;
         }
         self.reach.find(opened.inode, opened.size);
         self.open = Some(Open::new(dir, opened));
@@ -364,23 +367,25 @@ impl Channel {
 
     /// Moves up to `most` bytes into the open file, or rotates it.
     fn step(&mut self, most: usize, context: &mut Context) -> io::Result<usize> {
+        let (max_size, medium) = (self.max_size(context), self.reach.medium);
         let Some(open) = &mut self.open else {
             return Ok(0);
         };
-        let max_size = context.settings.max_size;
         let room = max_size.saturating_sub(open.offset);
         let mut count = most;
         let mut full = false;
         if most as u64 > room {
-            if room > cut::BEFORE {
+            let before = cut::BEFORE.min(max_size / 4);
+            if room > before {
                 // Less than `most`, so it fits usize.
-                count = (room - cut::BEFORE) as usize;
+                count = (room - before) as usize;
             } else {
                 let allowed = (max_size + cut::BEYOND).saturating_sub(open.offset).max(1);
                 // Both at most BEFORE + BEYOND.
                 let (room, allowed) = (room as usize, allowed as usize);
                 let bytes = context.scratch.peek(self.fifo.as_fd(), most.min(allowed))?;
-                let at_line_end = open.offset > 0 && !open.is_within_a_line();
+                let at_line_end = open.offset > 0
+                    && (!open.is_within_a_line() || self.cut_at == Some((open.inode, open.offset)));
                 match cut::decide(&bytes, room, allowed, at_line_end) {
                     Cut::After(n) => (count, full) = (n, true),
                     Cut::NotYet(n) => count = n,
@@ -408,6 +413,7 @@ impl Channel {
             }
             moved => moved?,
         };
+        context.count(medium, moved);
         if std::mem::take(&mut self.gap) {
             self.cut(context);
         }
@@ -438,10 +444,13 @@ impl Channel {
         open.unrecorded = false;
         let now = Moment::now();
         open.recorded = now.since_boot;
-        if let Err(error) = write_record(open, self.stream, &mut self.appender, now, kind) {
-            self.appender = None;
-            open.index = None;
-            self.say_index(&error, context);
+        match write_record(open, self.stream, &mut self.appender, now, kind) {
+            Ok(bytes) => context.count(self.reach.medium, bytes),
+            Err(error) => {
+                self.appender = None;
+                open.index = None;
+                self.say_index(&error, context);
+            }
         }
         self.publish();
     }

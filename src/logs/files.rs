@@ -202,6 +202,19 @@ pub fn rotate(dir: BorrowedFd, stream: Stream, keep: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes all log files of a stream, and their indexes.
+pub fn remove_all(dir: BorrowedFd, stream: Stream) -> io::Result<()> {
+    let log = name(stream, 0);
+    let prefix = format!("{}.", stream.as_str());
+    for name in dirs::names(dir)? {
+        let Ok(name) = name.to_str() else { continue };
+        if name.starts_with(&log) || name.starts_with(&prefix) && name.ends_with(".idx") {
+            remove(dir, name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes rotated files with numbers above `keep`, and indexes whose log file is gone.
 pub fn tidy(dir: BorrowedFd, keep: u32) -> io::Result<()> {
     let names = dirs::names(dir)?;

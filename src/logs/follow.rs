@@ -13,10 +13,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::files::Chain;
 use super::forward::merge::Merge;
-use super::forward::{Forward, Home, directory};
+use super::forward::{Forward, Home};
 use super::growth::{Growth, Reach};
+use super::kept::Kept;
 use super::lines::{End, Lines};
 use super::listeners::Listener;
+use super::medium::Medium;
 use super::read::{self, Last, Source};
 use super::times::Times;
 use super::{Entry, Logs, Query, Stream, dirs};
@@ -97,7 +99,7 @@ impl Logs {
     pub fn follow(&self, id: ProgramId, query: &Query, bell: Arc<Bell>) -> io::Result<Follower> {
         let home = Home {
             id,
-            log_dir: self.log_dir.clone(),
+            places: self.places.clone(),
             notes: self.notes.clone(),
             growth: self.growth_of(id),
         };
@@ -111,7 +113,12 @@ impl Logs {
         bell.ring();
         let old = match query.lines {
             0 => Old::Given,
-            _ => Old::There(vec![Source::notes(notes), old_stdout, old_stderr]),
+            _ => {
+                let mut sources = vec![Source::notes(notes)];
+                sources.extend(old_stdout);
+                sources.extend(old_stderr);
+                Old::There(sources)
+            }
         };
         Ok(Follower {
             old,
@@ -127,7 +134,7 @@ impl Logs {
             return growth;
         }
         let growth = self.register.enter(id);
-        let gone = dirs::open(&*self.run_dir.get_to_read(), id)
+        let gone = dirs::open(&*self.places.run_dir.get_to_read(), id)
             .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if gone {
             self.register.remove(id);
@@ -137,7 +144,7 @@ impl Logs {
 }
 
 /// Takes the present end of a stream as the place to follow it from: on from there, and back from there.
-fn start(home: &Home, stream: Stream, bell: &Bell) -> io::Result<(Forward, Source)> {
+fn start(home: &Home, stream: Stream, bell: &Bell) -> io::Result<(Forward, Vec<Source>)> {
     for _ in 0..TRIES {
         bell.hush();
         let (_, reach) = home.growth.reach(stream);
@@ -145,20 +152,25 @@ fn start(home: &Home, stream: Stream, bell: &Bell) -> io::Result<(Forward, Sourc
             wait(bell);
             continue;
         }
-        let Some(dir) = directory(home)? else {
-            let forward = Forward::from_end(stream, &reach);
-            return Ok((forward, Source::notes(Vec::new())));
+        let (kept, disk) = match reach.medium {
+            Medium::Disk => (Kept::default(), None),
+            Medium::Memory => read::on_disk(&home.places, home.id, stream, None)?,
+        };
+        let mut sources = Vec::from_iter(disk);
+        let mut forward = Forward::from_end(stream, &reach);
+        let Some(dir) = home.places.find(reach.medium, home.id)? else {
+            return Ok((forward, sources));
         };
         let mut chain = Chain::new(dir, stream);
         let first = chain.older()?;
         let (_, now) = home.growth.reach(stream);
-        if now.rotating || (now.rotations, now.inode) != (reach.rotations, reach.inode) {
+        let place = |reach: &Reach| (reach.rotations, reach.inode, reach.moved);
+        if now.rotating || place(&now) != place(&reach) {
             continue;
         }
-        let mut forward = Forward::from_end(stream, &reach);
         let Some((opened, index)) = first else {
             // No files: those that come are new.
-            return Ok((forward, Source::notes(Vec::new())));
+            return Ok((forward, sources));
         };
         let current = Some(opened.inode) == reach.inode;
         let (size, last) = match (current, chain.is_at_current()) {
@@ -167,15 +179,19 @@ fn start(home: &Home, stream: Stream, bell: &Bell) -> io::Result<(Forward, Sourc
             (false, true) => (0, End::Finished),
             (false, false) => (opened.size, End::Finished),
         };
-        let kept = index.as_ref().map(File::try_clone).transpose()?;
+        let index_kept = index.as_ref().map(File::try_clone).transpose()?;
         let times = Times::new(index, size, opened.modified);
         let file = Arc::new(opened.file.try_clone()?);
         let lines = Lines::new(file.clone(), size, times, last);
+        let lines = lines.without(kept.of(opened.inode));
         if current {
-            forward.keep(opened, kept);
+            forward.keep(opened, index_kept);
         }
-        let old = Source::files(chain, stream, file, lines);
-        return Ok((forward, old));
+        sources.insert(
+            0,
+            Source::files(chain, stream, file, lines, (reach.medium, kept)),
+        );
+        return Ok((forward, sources));
     }
     Err(io::Error::other(
         "log files are rotated faster than they can be opened",

@@ -6,17 +6,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::dirs::Inode;
 use super::growth::{Growth, Reach};
 use super::index::Moment;
+use super::medium::Places;
 use super::notes::Notes;
 use super::pieces::Line;
 use super::{Entry, Followed, Level, Stream, files};
 use crate::program::ProgramId;
-use crate::sys::directory::Directory;
 
 pub mod merge;
 mod notes;
@@ -25,14 +23,13 @@ mod place;
 mod reading;
 mod spans;
 
-pub use place::directory;
 use place::{Found, Place};
 use reading::{Cursor, Limit, Reading, Step};
 
 /// Where a program's logs are.
 pub struct Home {
     pub id: ProgramId,
-    pub log_dir: Arc<Directory>,
+    pub places: Places,
     pub notes: Arc<Notes>,
     pub growth: Arc<Growth>,
 }
@@ -276,10 +273,8 @@ impl Forward {
                 }
             },
         };
-        if reading.wants_index()
-            && let Some(inode) = self.place.inode
-        {
-            reading.set_index(index_of(home, self.stream, inode)?);
+        if reading.wants_index() {
+            reading.set_index(place::index_of(home, self.stream, &self.place)?);
         }
         if self.cursor.is_none() {
             match reading.settle(self.place.given, self.cut) {
@@ -302,8 +297,9 @@ impl Forward {
                 last: false,
             }
         } else {
+            let size = reading.size()?;
             Limit {
-                end: reading.size()?,
+                end: place::end(&reach, &self.place).map_or(size, |end| end.min(size)),
                 complete: true,
                 last: true,
             }
@@ -328,8 +324,8 @@ impl Forward {
         match place::next(home, self.stream, &self.place)? {
             Found::This(next) => {
                 // With its index: both may be removed until they are read.
-                let index = match next.place.inode.filter(|_| next.opened.is_some()) {
-                    Some(inode) => index_of(home, self.stream, inode)?,
+                let index = match next.opened {
+                    Some(_) => place::index_of(home, self.stream, &next.place)?,
                     None => None,
                 };
                 self.reading = next.opened.map(|opened| {
@@ -337,7 +333,7 @@ impl Forward {
                     reading.set_index(index);
                     reading
                 });
-                self.cursor = Some(Cursor::default());
+                self.cursor = Some(Cursor::at(next.place.given));
                 self.place = next.place;
                 Ok(Some(next.missed))
             }
@@ -355,10 +351,4 @@ impl Forward {
             }
         }
     }
-}
-
-/// The index of a file; none if it has none, or not yet.
-fn index_of(home: &Home, stream: Stream, inode: Inode) -> io::Result<Option<File>> {
-    let dir = place::directory(home)?;
-    Ok(dir.and_then(|dir| files::open_index_of(dir.as_fd(), stream, inode)))
 }

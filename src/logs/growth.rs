@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Stream;
 use super::dirs::Inode;
 use super::listeners::{Listener, Listeners};
+use super::medium::Medium;
 use crate::clock::BootTime;
-use crate::program::ProgramId;
+use crate::program::{LogDisk, ProgramId};
 
 /// Words that one thread at a time writes and any may read, all of them as they were at one moment: a sequence lock.
 /// The writer never waits. Made of 32 bits, as some machines have no wider atomics.
@@ -75,6 +76,9 @@ fn joined(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Words of a [`Reach`].
+const REACH: usize = 14;
+
 /// How far a stream's files reach, as far as times are written beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -91,6 +95,24 @@ pub struct Reach {
     /// Bytes of the stream before the current file's begin, counted from where the stream ended when the daemon
     /// started: wraps below 0 for the file that was there then. Changes when somebody truncates the file.
     pub base: u64,
+    /// Where the current file is.
+    pub medium: Medium,
+    pub moved: Option<Move>,
+}
+
+/// How a stream came from one medium to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The first file of the present medium; those before it are in the other one.
+    pub generation: u32,
+    /// The first of those.
+    pub first: u32,
+    /// They are not as they were any more.
+    pub gone: bool,
+    /// Bytes of that file which were there before.
+    pub skip: u64,
+    /// Bytes of the stream before the move, as [`Reach::total`] counts them.
+    pub at: u64,
 }
 
 impl Reach {
@@ -115,38 +137,94 @@ impl Reach {
         self.cut = false;
     }
 
+    /// What comes next goes to the other medium, into a file of `size` bytes.
+    pub fn move_over(&mut self, size: u64) {
+        let at = self.total();
+        let first = self.moved.map_or(0, |moved| moved.generation);
+        self.turn_over();
+        self.medium = self.medium.other();
+        self.moved = Some(Move {
+            generation: self.rotations,
+            first,
+            gone: false,
+            skip: size,
+            at,
+        });
+    }
+
+    /// Where the file is that was current so many rotations ago, and its number there; `None`: nowhere any more.
+    pub fn place(&self, ago: u32) -> Option<(Medium, u32)> {
+        let Some(moved) = self.moved else {
+            return Some((self.medium, ago));
+        };
+        let here = self.rotations.wrapping_sub(moved.generation);
+        if ago <= here {
+            return Some((self.medium, ago));
+        }
+        let before = moved.generation.wrapping_sub(moved.first);
+        let number = ago - here - 1;
+        (!moved.gone && number < before).then_some((self.medium.other(), number))
+    }
+
+    /// The move that brought the stream to the file of this generation, if one did.
+    pub fn moved_to(&self, generation: u32) -> Option<Move> {
+        self.moved.filter(|moved| moved.generation == generation)
+    }
+
     /// Bytes of the stream since the daemon started.
     pub fn total(&self) -> u64 {
         self.base.wrapping_add(self.offset)
     }
 
-    fn to_words(self) -> [u32; 8] {
+    fn to_words(self) -> [u32; REACH] {
         let inode = self.inode.map_or(0, Inode::number);
+        let moved = self.moved.unwrap_or(Move {
+            generation: 0,
+            first: 0,
+            gone: false,
+            skip: 0,
+            at: 0,
+        });
         let flags = u32::from(self.rotating)
             | u32::from(self.cut) << 1
-            | u32::from(self.inode.is_some()) << 2;
-        [
-            self.rotations,
-            flags,
-            high(inode),
-            low(inode),
-            high(self.offset),
-            low(self.offset),
-            high(self.base),
-            low(self.base),
-        ]
+            | u32::from(self.inode.is_some()) << 2
+            | u32::from(self.medium == Medium::Memory) << 3
+            | u32::from(self.moved.is_some()) << 4
+            | u32::from(moved.gone) << 5;
+        let mut words = [0; REACH];
+        words[0] = flags;
+        words[1] = self.rotations;
+        words[2] = moved.generation;
+        words[3] = moved.first;
+        let wide = [inode, self.offset, self.base, moved.skip, moved.at];
+        for (place, value) in words[4..].chunks_exact_mut(2).zip(wide) {
+            place.copy_from_slice(&[high(value), low(value)]);
+        }
+        words
     }
 
-    fn from_words(words: [u32; 8]) -> Reach {
-        let [rotations, flags, inode @ .., _, _, _, _] = words;
-        let [.., offset_high, offset_low, base_high, base_low] = words;
+    fn from_words(words: [u32; REACH]) -> Reach {
+        let [flags, rotations, generation, first, ..] = words;
+        let wide = |n: usize| joined(words[4 + 2 * n], words[5 + 2 * n]);
+        let is = |bit: u32| flags >> bit & 1 != 0;
         Reach {
             rotations,
-            rotating: flags & 1 != 0,
-            cut: flags & 2 != 0,
-            inode: (flags & 4 != 0).then(|| Inode::new(joined(inode[0], inode[1]))),
-            offset: joined(offset_high, offset_low),
-            base: joined(base_high, base_low),
+            rotating: is(0),
+            cut: is(1),
+            inode: is(2).then(|| Inode::new(wide(0))),
+            offset: wide(1),
+            base: wide(2),
+            medium: match is(3) {
+                true => Medium::Memory,
+                false => Medium::Disk,
+            },
+            moved: is(4).then(|| Move {
+                generation,
+                first,
+                gone: is(5),
+                skip: wide(3),
+                at: wide(4),
+            }),
         }
     }
 }
@@ -160,11 +238,13 @@ pub struct Noted {
     pub bytes: u64,
 }
 
+const DISKS: [LogDisk; 3] = [LogDisk::All, LogDisk::Errors, LogDisk::Memory];
+
 /// One program's logs, and who follows them.
 pub struct Growth {
     id: ProgramId,
-    stdout: Published<8>,
-    stderr: Published<8>,
+    stdout: Published<REACH>,
+    stderr: Published<REACH>,
     notes: Published<4>,
     /// Of stdout and stderr: the file that somebody reads who must miss nothing, as its generation + 1; 0: nobody does.
     readers: [AtomicU32; 2],
@@ -177,6 +257,8 @@ pub struct Growth {
     /// What was written is to be looked at before it is rotated away.
     ask: AtomicBool,
     removed: AtomicBool,
+    /// What of it goes to disk, by its definition: 0 where that does not say, else a place in [`DISKS`], from 1.
+    disk: AtomicU32,
     own: Listeners,
     all: Arc<Listeners>,
 }
@@ -195,6 +277,7 @@ impl Growth {
             // An earlier daemon may have left something to be looked at.
             ask: AtomicBool::new(true),
             removed: AtomicBool::new(false),
+            disk: AtomicU32::new(0),
             own: Listeners::default(),
             all,
         };
@@ -206,7 +289,7 @@ impl Growth {
         growth
     }
 
-    fn stream(&self, stream: Stream) -> &Published<8> {
+    fn stream(&self, stream: Stream) -> &Published<REACH> {
         match stream {
             Stream::Stderr => &self.stderr,
             // Notes have no files that rotate.
@@ -239,6 +322,11 @@ impl Growth {
             // Where none is kept, there is nothing that could be.
             reader => kept > 0 && rotations.wrapping_sub(reader.wrapping_sub(1)) >= kept,
         }
+    }
+
+    /// Whether somebody reads the stream who must miss nothing.
+    pub fn is_read(&self, stream: Stream) -> bool {
+        self.reader(stream).load(Ordering::Acquire) != 0
     }
 
     /// Notes whether there is something in the pipe that belongs to a run that has ended. Who listens is told by the caller.
@@ -286,6 +374,19 @@ impl Growth {
     /// Bytes that the files did not take since the daemon started.
     pub fn dropped(&self, stream: Stream) -> usize {
         self.dropped[usize::from(stream == Stream::Stderr)].load(Ordering::Relaxed)
+    }
+
+    /// What of it goes to disk; `None`: as for all programs.
+    pub fn disk(&self) -> Option<LogDisk> {
+        let number = self.disk.load(Ordering::Acquire) as usize;
+        DISKS.get(number.checked_sub(1)?).copied()
+    }
+
+    /// Says what of it goes to disk. The log thread sees it when it is told, or has something to write.
+    pub fn set_disk(&self, disk: Option<LogDisk>) {
+        let place = disk.and_then(|disk| DISKS.iter().position(|other| *other == disk));
+        let number = place.map_or(0, |place| place as u32 + 1);
+        self.disk.store(number, Ordering::Release);
     }
 
     fn reader(&self, stream: Stream) -> &AtomicU32 {
@@ -435,6 +536,34 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_found_where_it_was_written() {
+        let mut reach = Reach::default();
+        let turn = |reach: &mut Reach| {
+            reach.offset += 10;
+            reach.turn_over();
+        };
+        turn(&mut reach);
+        reach.offset = 5;
+        reach.move_over(0);
+        turn(&mut reach);
+        let places = |reach: &Reach| [0, 1, 2, 3, 4].map(|ago| reach.place(ago));
+        let (here, there) = (Medium::Memory, Medium::Disk);
+        let found = [(here, 0), (here, 1), (there, 0), (there, 1)];
+        assert_eq!(places(&reach)[..4], found.map(Some));
+        assert_eq!(places(&reach)[4], None);
+        reach.move_over(100);
+        let found = [(there, 0), (here, 0), (here, 1)];
+        assert_eq!(places(&reach)[..3], found.map(Some));
+        assert_eq!(places(&reach)[3..], [None, None]);
+        assert_eq!(reach.moved_to(4).unwrap().skip, 100);
+        // The bytes that were there before are none of the stream.
+        reach.find(Inode::new(9), 100);
+        assert_eq!((reach.total(), reach.moved.unwrap().at), (25, 25));
+        reach.moved.as_mut().unwrap().gone = true;
+        assert_eq!(places(&reach)[1..], [None; 4]);
+    }
+
+    #[test]
     fn a_reader_holds_what_the_next_rotation_would_take() {
         let growth = Register::default().enter(ProgramId(1));
         let held = |rotations, kept| growth.is_held(Stream::Stdout, rotations, kept);
@@ -454,9 +583,13 @@ mod tests {
     proptest! {
         #[test]
         fn a_reach_is_published_as_it_is(
-            rotations: u32, rotating: bool, cut: bool, inode: Option<u64>, offset: u64, base: u64
+            rotations: u32, rotating: bool, cut: bool, inode: Option<u64>, offset: u64, base: u64, memory: bool,
+            moved: Option<(u32, u32, bool, u64, u64)>
         ) {
-            let reach = Reach { rotations, rotating, cut, inode: inode.map(Inode::new), offset, base };
+            let medium = if memory { Medium::Memory } else { Medium::Disk };
+            let moved = moved.map(|(generation, first, gone, skip, at)| Move { generation, first, gone, skip, at });
+            let inode = inode.map(Inode::new);
+            let reach = Reach { rotations, rotating, cut, inode, offset, base, medium, moved };
             prop_assert_eq!(Reach::from_words(reach.to_words()), reach);
         }
     }

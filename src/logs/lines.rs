@@ -33,6 +33,10 @@ pub struct Lines {
     last: End,
     /// The line that is being given, and how many of its pieces are still to come.
     pieces: Option<(Pieces, u64)>,
+    /// Bytes that are passed over, from and to, in order. Each is made of whole lines.
+    hidden: Vec<(u64, u64)>,
+    /// Some were.
+    has_hidden: bool,
 }
 
 impl Lines {
@@ -48,7 +52,15 @@ impl Lines {
             end: size,
             last,
             pieces: None,
+            hidden: Vec::new(),
+            has_hidden: false,
         }
+    }
+
+    /// The same without those in `hidden`: from and to, in order, each made of whole lines.
+    pub fn without(mut self, hidden: Vec<(u64, u64)>) -> Lines {
+        self.hidden = hidden;
+        self
     }
 
     /// The line before the one given last.
@@ -64,11 +76,21 @@ impl Lines {
                 *left -= 1;
                 return Ok(Some(line));
             }
+            while let Some((from, _)) = self.hidden.pop_if(|(_, to)| self.end <= *to) {
+                self.end = self.end.min(from);
+                self.last = End::Finished;
+                self.has_hidden = true;
+            }
             if self.end == 0 {
                 return Ok(None);
             }
             self.pieces = Some(self.line()?);
         }
+    }
+
+    /// Whether lines were passed over.
+    pub fn has_hidden(&self) -> bool {
+        self.has_hidden
     }
 
     /// Where the line begins that is not finished, and how many pieces of it are. Instead of all others.

@@ -1,7 +1,7 @@
 //! Programs' logs: the kernel moves the bytes from FIFOs to files, times are kept beside them, reading does the rest.
 //!
-//! `log_dir/<id>/stdout.log` and `stderr.log` hold exactly what the program wrote; hxe's own lines are a third stream,
-//! in `run_dir`. One thread (`hxe-logs`) moves the bytes of all programs; what it has not moved waits in the pipes, so
+//! `log_dir/<id>/stdout.log` and `stderr.log` hold exactly what the program wrote, or files of the same names in `run_dir`
+//! where not all is to be on disk; hxe's own lines are a third stream, always there. One thread (`hxe-logs`) moves the bytes of all programs; what it has not moved waits in the pipes, so
 //! a daemon that dies loses nothing. Those who follow read the files by themselves, and are told when they have grown.
 //! Called by watchers and by the API.
 
@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::clock::{BootTime, Timestamp};
 use crate::guardian::Link;
-use crate::program::ProgramId;
+use crate::program::{LogDisk, ProgramId};
 use crate::report;
 use crate::sys::directory::Directory;
 
@@ -31,14 +31,17 @@ mod follow;
 mod forward;
 mod growth;
 mod index;
+mod kept;
 mod level;
 mod lines;
 mod listeners;
+mod medium;
 mod moving;
 mod notes;
 mod pieces;
 mod pump;
 mod read;
+mod removal;
 mod tails;
 #[cfg(test)]
 mod tests;
@@ -52,6 +55,7 @@ pub use tails::Tails;
 use channel::Context;
 use dirs::Inode;
 use growth::Register;
+use medium::{Medium, Places};
 use notes::Notes;
 use pump::{Pump, Queue, Request};
 
@@ -71,6 +75,10 @@ pub struct Settings {
     /// Bytes that a program can write while nobody reads.
     pub pipe_size: usize,
     pub on_full: OnFull,
+    /// What of programs' output goes to disk, where their definitions do not say it.
+    pub disk: LogDisk,
+    /// What is held in memory at least, of each stream that does not go to disk at once.
+    pub ring_size: u64,
 }
 
 /// Looks at what a program wrote before its log is rotated, on the log thread, which waits for that. It is given what reads
@@ -165,8 +173,7 @@ pub struct Query {
 
 /// The logs of all programs, whose pipes the guardian holds, too. Dropped, it ends the log thread; what programs write then waits in their pipes.
 pub struct Logs {
-    log_dir: Arc<Directory>,
-    run_dir: Arc<Directory>,
+    places: Places,
     notes: Arc<Notes>,
     queue: Arc<Queue>,
     /// What followers look at.
@@ -178,6 +185,10 @@ pub struct Logs {
     fifos: Mutex<BTreeMap<ProgramId, [Inode; 2]>>,
     /// FIFOs that an earlier daemon left, by the names that the guardian has for them, and that nobody has asked for yet.
     left: Mutex<BTreeMap<String, OwnedFd>>,
+    /// What of programs' output goes to disk unless they say it.
+    disk: Mutex<LogDisk>,
+    /// Bytes written to `log_dir`.
+    written: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -212,21 +223,23 @@ impl Logs {
         let notes = Arc::new(Notes::new(run_dir.clone()));
         let queue = Arc::new(Queue::new()?);
         let max_files = AtomicUsize::new(settings.max_files as usize);
+        let disk = Mutex::new(settings.disk);
         let before_rotation = Arc::default();
+        let places = Places { log_dir, run_dir };
         let context = Context::new(
-            log_dir.clone(),
+            places.clone(),
             notes.clone(),
             settings,
             Arc::clone(&before_rotation),
         );
+        let written = context.written.clone();
         let mut pump = Pump::new(queue.clone(), context);
         let thread = std::thread::Builder::new()
             .name("hxe-logs".to_owned())
             .stack_size(STACK)
             .spawn(move || pump.run())?;
         Ok(Logs {
-            log_dir,
-            run_dir,
+            places,
             notes,
             queue,
             register: Arc::default(),
@@ -235,6 +248,8 @@ impl Logs {
             before_rotation,
             fifos: Mutex::default(),
             left: Mutex::new(left),
+            disk,
+            written,
             thread: Some(thread),
         })
     }
@@ -243,18 +258,47 @@ impl Logs {
     pub fn set(&self, settings: Settings) {
         self.max_files
             .store(settings.max_files as usize, Ordering::Relaxed);
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = settings.disk;
         self.queue.send(Request::Set(settings));
     }
 
-    /// Makes a program's directories and FIFOs, or takes up those that are there, and begins to move what they hold.
+    /// Makes a program's directories and FIFOs, or takes up those that are there, and begins to move what they hold. `disk`:
+    /// as for [`Logs::set_disk`].
     ///
     /// # Errors
     /// A directory cannot be made or belongs to somebody else; no descriptors.
-    pub fn add(&self, id: ProgramId) -> io::Result<()> {
-        dirs::make(&*self.log_dir.get()?, id, dirs::LOG_DIR)?;
+    pub fn add(&self, id: ProgramId, disk: Option<LogDisk>) -> io::Result<()> {
+        self.set_disk(id, disk);
+        self.make_log_dir(id)?;
         self.add_known(id)?;
         self.settle();
         Ok(())
+    }
+
+    /// What of a program's output goes to disk, by its definition; from now on, and before it is added. `None`: as for all.
+    pub fn set_disk(&self, id: ProgramId, disk: Option<LogDisk>) {
+        let growth = self.register.enter(id);
+        if growth.disk() != disk {
+            growth.set_disk(disk);
+            self.queue.send(Request::Move(id));
+        }
+    }
+
+    /// Bytes written to `log_dir`, since the daemon started; begins anew where it does not fit.
+    pub fn written_bytes(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Where nothing is written to it at once, there is none yet.
+    fn make_log_dir(&self, id: ProgramId) -> io::Result<()> {
+        let growth = self.register.get(id);
+        let disk = growth.and_then(|growth| growth.disk());
+        let disk =
+            disk.unwrap_or_else(|| *self.disk.lock().unwrap_or_else(PoisonError::into_inner));
+        if Medium::of(disk) == Medium::Memory {
+            return Ok(());
+        }
+        dirs::make(&*self.places.log_dir.get()?, id, dirs::LOG_DIR).map(drop)
     }
 
     /// As [`Logs::add`], for a program that is there already: its directory in `log_dir` is made when something is to be
@@ -263,7 +307,7 @@ impl Logs {
     /// # Errors
     /// As for that.
     pub fn add_known(&self, id: ProgramId) -> io::Result<()> {
-        let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
+        let dir = dirs::make(&*self.places.run_dir.get()?, id, dirs::RUN_DIR)?;
         let [stdout, stderr] = match self.take_left(id) {
             // What runs writes to these, whatever lies at their place by now.
             Some(fifos) => fifos,
@@ -309,7 +353,8 @@ impl Logs {
 
     /// The highest id that has a directory of logs or of a run, whether its program is known or not; 0 if none has.
     pub fn last_id(&self) -> ProgramId {
-        let dirs = [&self.log_dir, &self.run_dir].map(|dir| dirs::last_id(dir.get_to_read()));
+        let dirs = [&self.places.log_dir, &self.places.run_dir]
+            .map(|dir| dirs::last_id(dir.get_to_read()));
         let ids = dirs.into_iter().map(|found| {
             found.unwrap_or_else(|error| {
                 report::error(format_args!(
@@ -326,7 +371,7 @@ impl Logs {
     /// # Errors
     /// The system's.
     pub fn make_run_dir(&self, id: ProgramId) -> io::Result<()> {
-        dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR).map(drop)
+        dirs::make(&*self.places.run_dir.get()?, id, dirs::RUN_DIR).map(drop)
     }
 
     /// Opens stdout and stderr for a run whose group is `gid`: read-write, blocking, each an open description of its
@@ -351,7 +396,7 @@ impl Logs {
             rustix::fs::fcntl_setfl(&fifo.fd, flags - OFlags::NONBLOCK)?;
         }
         if !self.is_between_lines(id, &fifos) {
-            self.mark(id);
+            self.mark(id, false);
         }
         Ok(fifos.map(|fifo| fifo.fd))
     }
@@ -388,7 +433,12 @@ impl Logs {
     /// Moves what the ended run left in its pipes, and marks the end: the last piece counts as a line. Returns once
     /// that is done, or after a second if the log thread cannot (disk full with `block`).
     pub fn end_run(&self, id: ProgramId) {
-        self.mark(id);
+        self.mark(id, false);
+    }
+
+    /// The same for a run that was not told to end: with `disk = "errors"`, its last output is written to disk.
+    pub fn end_run_unasked(&self, id: ProgramId) {
+        self.mark(id, true);
     }
 
     /// Adds a line of hxe's own to the program's log. Never fails: what cannot be written is reported.
@@ -405,71 +455,12 @@ impl Logs {
             .note_at(Some(at), id, level, message, growth.as_deref());
     }
 
-    /// Removes a program's logs and FIFOs; called when nothing of it runs any more.
-    ///
-    /// # Errors
-    /// Something in its directories cannot be removed; the rest of them may be gone then.
-    pub fn remove(&self, id: ProgramId) -> io::Result<()> {
-        self.known().remove(&id);
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            self.link.forget(&kept(id, stream));
-        }
-        let removed = self.remove_files(id);
-        self.notes.forget(id);
-        self.register.remove(id);
-        removed
-    }
-
-    /// Leaves word that a program's logs are to go once its definition is gone. Where it cannot be left, they may stay.
-    pub fn mark_removal(&self, id: ProgramId) {
-        let _ = dirs::open(&*self.log_dir.get_to_read(), id).and_then(|dir| dirs::mark(&dir));
-    }
-
-    /// Takes that back.
-    pub fn unmark_removal(&self, id: ProgramId) {
-        let _ = dirs::open(&*self.log_dir.get_to_read(), id).and_then(|dir| dirs::unmark(&dir));
-    }
-
-    /// Removes the logs of programs that an earlier daemon died over removing: those that are marked and not `known`. Logs
-    /// without a mark may be those of a database that was lost.
-    pub fn finish_removals(&self, known: impl Fn(ProgramId) -> bool) {
-        for id in dirs::ids(self.log_dir.get_to_read()).unwrap_or_default() {
-            let Ok(dir) = dirs::open(&*self.log_dir.get_to_read(), id) else {
-                continue;
-            };
-            if !dirs::is_marked(&dir) {
-                continue;
-            }
-            let done = match known(id) {
-                true => dirs::unmark(&dir),
-                false => self.remove(id),
-            };
-            if let Err(error) = done {
-                report::warn(format_args!(
-                    "{id} is deleted, but its logs cannot be: {error}"
-                ));
-            }
-        }
-    }
-
-    fn remove_files(&self, id: ProgramId) -> io::Result<()> {
-        let (done, gone) = mpsc::channel::<()>();
-        self.queue.send(Request::Remove { id, done });
-        match gone.recv_timeout(ANSWER) {
-            Err(RecvTimeoutError::Disconnected) | Ok(()) => {}
-            Err(late @ RecvTimeoutError::Timeout) => return Err(unanswered(late)),
-        }
-        dirs::remove(&*self.run_dir.get_to_read(), id)?;
-        // With the mark in it.
-        dirs::remove(&*self.log_dir.get_to_read(), id)
-    }
-
     /// Finds the last entries, oldest first, in bounded memory whatever their size.
     ///
     /// # Errors
     /// Files cannot be opened or read.
     pub fn last(&self, id: ProgramId, query: &Query) -> io::Result<Last> {
-        read::last(&*self.log_dir.get_to_read(), &self.notes, id, query)
+        read::last(&self.places, &self.notes, id, query)
     }
 
     /// The end of what a program wrote to stdout and stderr after the first and until the second moment, in this boot, as
@@ -478,7 +469,7 @@ impl Logs {
     /// # Errors
     /// As for [`Logs::last`].
     pub fn written(&self, id: ProgramId, span: Span, most: usize) -> io::Result<String> {
-        read::written(&*self.log_dir.get_to_read(), id, span, most)
+        read::written(&self.places, id, span, most)
     }
 
     /// Says who looks at what a program wrote before its log is rotated, where that is asked for; once.
@@ -510,7 +501,7 @@ impl Logs {
     }
 
     fn open_fifos(&self, id: ProgramId) -> io::Result<[dirs::Fifo; 2]> {
-        let dir = dirs::make(&*self.run_dir.get()?, id, dirs::RUN_DIR)?;
+        let dir = dirs::make(&*self.places.run_dir.get()?, id, dirs::RUN_DIR)?;
         let dir = dir.as_fd();
         Ok([
             dirs::open_fifo(dir, Stream::Stdout)?,
@@ -519,9 +510,9 @@ impl Logs {
     }
 
     /// Marks the present place in the program's streams, and waits until what is before it is on its way to disk.
-    fn mark(&self, id: ProgramId) {
+    fn mark(&self, id: ProgramId, keep: bool) {
         let (reached, passed) = mpsc::channel();
-        self.queue.send(Request::Mark { id, reached });
+        self.queue.send(Request::Mark { id, reached, keep });
         if let Err(RecvTimeoutError::Timeout) = passed.recv_timeout(MARK) {
             report::warn(format_args!(
                 "what {id} wrote is still waiting to be written to its log files"

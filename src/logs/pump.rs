@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
-use super::channel::{Channel, Context, Turn};
+use super::channel::{self, Channel, Context, Turn};
 use super::growth::Growth;
-use super::{Settings, Stream, dirs, files};
+use super::medium::Medium;
+use super::{Settings, Stream, files};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
@@ -41,11 +42,15 @@ pub enum Request {
     },
     /// Says that all that was asked for before is done.
     Reached(Sender<()>),
-    /// Moves what is in the program's pipes and marks the place.
+    /// Moves what is in the program's pipes and marks the place. `keep`: the run has ended without being asked to, and its
+    /// last output is to be on disk.
     Mark {
         id: ProgramId,
         reached: Sender<()>,
+        keep: bool,
     },
+    /// Has the program's output go where it is to go by now.
+    Move(ProgramId),
     /// Lets go of the program's FIFOs and files.
     Remove {
         id: ProgramId,
@@ -322,7 +327,8 @@ impl Pump {
             match request {
                 Request::Add { id, fifos, growth } => self.add(id, fifos, &growth),
                 Request::Reached(sender) => drop(sender),
-                Request::Mark { id, reached } => self.mark(id, &reached),
+                Request::Mark { id, reached, keep } => self.mark(id, &reached, keep),
+                Request::Move(id) => self.settle(id),
                 Request::Remove { id, done } => {
                     self.remove(id);
                     drop(done);
@@ -348,12 +354,21 @@ impl Pump {
         self.programs.insert(id.0, channels);
     }
 
-    fn mark(&mut self, id: ProgramId, reached: &Sender<()>) {
+    fn mark(&mut self, id: ProgramId, reached: &Sender<()>, keep: bool) {
         if let Some(channels) = self.programs.get_mut(&id.0) {
             for channel in channels {
                 channel.mark(reached.clone());
             }
             self.drain(id);
+        }
+        if keep && let Some(channels) = self.programs.get_mut(&id.0) {
+            channel::keep_last(channels, &mut self.context);
+        }
+    }
+
+    fn settle(&mut self, id: ProgramId) {
+        for channel in self.programs.get_mut(&id.0).into_iter().flatten() {
+            channel.settle(&mut self.context);
         }
     }
 
@@ -397,6 +412,7 @@ impl Pump {
             if fewer {
                 self.tidy(ProgramId(id));
             }
+            self.settle(ProgramId(id));
             if resized && let Some(channels) = self.programs.get_mut(&id) {
                 for channel in channels {
                     channel.resize(&mut self.context);
@@ -406,8 +422,12 @@ impl Pump {
     }
 
     fn tidy(&self, id: ProgramId) {
-        let done = dirs::open(&*self.context.log_dir.get_to_read(), id)
-            .and_then(|dir| files::tidy(dir.as_fd(), self.context.settings.max_files));
+        let keep = self.context.settings.max_files;
+        let done = self
+            .context
+            .places
+            .open(Medium::Disk, id)
+            .and_then(|dir| files::tidy(dir.as_fd(), keep));
         match done {
             Err(error) if error.kind() != io::ErrorKind::NotFound => report::warn(format_args!(
                 "old log files of {id} cannot be removed: {error}"
@@ -428,7 +448,9 @@ fn timespec(span: Duration) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::dirs;
     use crate::logs::growth::Register;
+    use crate::logs::medium::Places;
     use crate::logs::notes::Notes;
     use crate::logs::tests::{EVERYTHING, House, ID, open_path, until};
     use crate::sys::directory::Directory;
@@ -450,12 +472,11 @@ mod tests {
     fn what_was_moved_is_published_while_others_keep_the_thread_from_rest() {
         let temp = House::ground();
         let notes = Arc::new(Notes::new(open(&temp.path().join("run"))));
-        let context = Context::new(
-            open(&temp.path().join("log")),
-            notes,
-            EVERYTHING,
-            Arc::default(),
-        );
+        let places = Places {
+            log_dir: open(&temp.path().join("log")),
+            run_dir: open(&temp.path().join("run")),
+        };
+        let context = Context::new(places, notes, EVERYTHING, Arc::default());
         let mut pump = Pump::new(Arc::new(Queue::new().unwrap()), context);
         let growth = Register::default().enter(ID);
         let (fifos, mut program) = fifos(temp.path());

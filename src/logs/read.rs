@@ -6,17 +6,20 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::dirs::Inode;
 use super::files::Chain;
 use super::index::{Moment, this_boot};
+use super::kept::{Kept, Pending};
 use super::lines::{End, Lines};
+use super::medium::{Medium, Places};
 use super::notes::{Note, Notes};
 use super::pieces::Line;
 use super::times::Times;
-use super::{Entry, Level, Query, Stream, dirs};
+use super::{Entry, Level, Query, Stream};
 use crate::clock::{BootTime, Timestamp};
 use crate::program::ProgramId;
 
@@ -42,6 +45,8 @@ struct Found {
     timestamp: Timestamp,
     level: Level,
     stream: Stream,
+    /// Of entries of the same stream and time, that with the higher one is the later.
+    order: u8,
     text: Text,
 }
 
@@ -92,19 +97,75 @@ impl Iterator for Last {
 }
 
 /// Finds the last entries that `query` asks for.
-pub fn last(log_dir: impl AsFd, notes: &Notes, id: ProgramId, query: &Query) -> io::Result<Last> {
+pub fn last(places: &Places, notes: &Notes, id: ProgramId, query: &Query) -> io::Result<Last> {
     if query.lines == 0 {
         return Ok(Last::default());
     }
     let mut sources = vec![Source::notes(notes.read(id)?)];
     for stream in [Stream::Stdout, Stream::Stderr] {
-        match dirs::open(&log_dir, id) {
-            Ok(dir) => sources.push(Source::all(Chain::new(dir, stream), stream)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        sources.extend(files(places, id, stream, None)?);
     }
     search(sources, query)
+}
+
+/// All files of a stream, as far as they were written until then.
+fn files(
+    places: &Places,
+    id: ProgramId,
+    stream: Stream,
+    until: Option<BootTime>,
+) -> io::Result<Vec<Source>> {
+    let (kept, disk) = on_disk(places, id, stream, until)?;
+    let mut sources = Vec::new();
+    if let Some(dir) = places.find(Medium::Memory, id)? {
+        sources.push(Source::Files(Box::new(Files {
+            until,
+            ..Files::all(dir, stream, Medium::Memory, kept)
+        })));
+    }
+    sources.extend(disk);
+    Ok(sources)
+}
+
+/// How often it is looked anew because something was written to disk meanwhile.
+const TRIES: u32 = 1000;
+
+/// A stream's files on disk, as far as they were written until then, and what of those in memory is in them, both of the
+/// same moment.
+pub fn on_disk(
+    places: &Places,
+    id: ProgramId,
+    stream: Stream,
+    until: Option<BootTime>,
+) -> io::Result<(Kept, Option<Source>)> {
+    let kept = || -> io::Result<Option<Kept>> {
+        let dir = places.find(Medium::Memory, id)?;
+        Ok(match dir {
+            Some(dir) => Kept::read(dir.as_fd(), stream),
+            None => Some(Kept::default()),
+        })
+    };
+    for _ in 0..TRIES {
+        let Some(before) = kept()? else {
+            std::thread::yield_now();
+            continue;
+        };
+        let Some(dir) = places.find(Medium::Disk, id)? else {
+            return Ok((before, None));
+        };
+        let mut files = Files {
+            pending: before.pending,
+            until,
+            ..Files::all(dir, stream, Medium::Disk, Kept::default())
+        };
+        files.older()?;
+        if kept()?.as_ref() == Some(&before) {
+            return Ok((before, Some(Source::Files(Box::new(files)))));
+        }
+    }
+    Err(io::Error::other(
+        "lines are written to disk faster than that can be looked at",
+    ))
 }
 
 /// Finds the last entries among those of `sources`: hxe's own lines first, so that of entries of the same time they
@@ -129,18 +190,14 @@ pub fn search(mut sources: Vec<Source>, query: &Query) -> io::Result<Last> {
 /// The end of what a program wrote to stdout and stderr after `from` and until `until`, in this boot: whole lines of at
 /// most `most` bytes, each with its line end, or the end of one line.
 pub fn written(
-    log_dir: impl AsFd,
+    places: &Places,
     id: ProgramId,
     (from, until): (BootTime, BootTime),
     most: usize,
 ) -> io::Result<String> {
     let mut sources = Vec::new();
     for stream in [Stream::Stdout, Stream::Stderr] {
-        match dirs::open(&log_dir, id) {
-            Ok(dir) => sources.extend(Source::until(Chain::new(dir, stream), stream, until)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        sources.extend(files(places, id, stream, Some(until))?);
     }
     let mut heads = Vec::with_capacity(sources.len());
     let is_wanted = |(at, _): &(Moment, Found)| at.boot == this_boot() && at.since_boot > from;
@@ -175,15 +232,18 @@ pub fn written(
 
 /// Which of the streams' next entries is the newest.
 fn newest(heads: &[Option<(Moment, Found)>]) -> Option<usize> {
-    let mut newest: Option<(usize, &Moment)> = None;
+    let mut newest: Option<(usize, &Moment, &Found)> = None;
     for (number, head) in heads.iter().enumerate() {
-        if let Some((at, _)) = head
-            && newest.is_none_or(|(_, other)| at.is_after(other))
+        if let Some((at, found)) = head
+            && newest.is_none_or(|(_, other_at, other)| {
+                let is_later = found.stream == other.stream && found.order > other.order;
+                at.is_after(other_at) || is_later && !other_at.is_after(at)
+            })
         {
-            newest = Some((number, at));
+            newest = Some((number, at, found));
         }
     }
-    newest.map(|(number, _)| number)
+    newest.map(|(number, ..)| number)
 }
 
 /// One stream, from its end.
@@ -197,6 +257,15 @@ pub struct Files {
     stream: Stream,
     /// The file that is being read.
     lines: Option<(Arc<File>, Lines)>,
+    /// What of these files is on disk, and read from there.
+    kept: Kept,
+    /// What is being written to these files: it is not there yet.
+    pending: Option<Pending>,
+    /// What was written later is passed over.
+    until: Option<BootTime>,
+    medium: Medium,
+    /// What was written to disk last was passed over: what is older in memory is older than that.
+    is_behind_kept: bool,
 }
 
 impl Source {
@@ -204,45 +273,23 @@ impl Source {
         Source::Hxe(notes.into())
     }
 
-    /// All files of a program's stream.
-    fn all(chain: Chain, stream: Stream) -> Source {
-        Source::Files(Box::new(Files {
-            chain,
-            stream,
-            lines: None,
-        }))
-    }
-
-    /// What was written until then; none, if that is nothing.
-    fn until(mut chain: Chain, stream: Stream, until: BootTime) -> io::Result<Option<Source>> {
-        while let Some((opened, index)) = chain.older()? {
-            let walked = index.as_ref().map(File::try_clone).transpose()?;
-            let mut times = Times::new(walked, opened.size, opened.modified);
-            let mut size = opened.size;
-            while size > 0 {
-                times.step();
-                let span = times.current();
-                if span.at.boot != this_boot() || span.at.since_boot <= until {
-                    break;
-                }
-                size = span.start;
-            }
-            if size > 0 {
-                let times = Times::new(index, size, opened.modified);
-                let file = Arc::new(opened.file);
-                let lines = Lines::new(file.clone(), size, times, End::Finished);
-                return Ok(Some(Source::files(chain, stream, file, lines)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The `lines` of a file, and the older files that `chain` comes to next.
-    pub fn files(chain: Chain, stream: Stream, file: Arc<File>, lines: Lines) -> Source {
+    /// The `lines` of a file, and the older files that `chain` comes to next, but for what of those is `kept` elsewhere.
+    pub fn files(
+        chain: Chain,
+        stream: Stream,
+        file: Arc<File>,
+        lines: Lines,
+        (medium, kept): (Medium, Kept),
+    ) -> Source {
         Source::Files(Box::new(Files {
             chain,
             stream,
             lines: Some((file, lines)),
+            kept,
+            pending: None,
+            until: None,
+            medium,
+            is_behind_kept: false,
         }))
     }
 
@@ -259,6 +306,7 @@ impl Source {
                             timestamp: note.at.wall(),
                             level: note.level,
                             stream: Stream::Hxe,
+                            order: 0,
                             text: Text::Here(note.message),
                         },
                     ),
@@ -271,6 +319,7 @@ impl Source {
                             timestamp: line.at.wall(),
                             level: line.level.unwrap_or(files.stream.level()),
                             stream: files.stream,
+                            order: files.order(),
                             text: Text::There {
                                 file,
                                 start: line.start,
@@ -288,10 +337,33 @@ impl Source {
 }
 
 impl Files {
-    fn previous(&mut self) -> io::Result<Option<(Arc<File>, Line)>> {
+    /// All files of a stream in a directory, but for what is `kept` elsewhere.
+    pub fn all(dir: OwnedFd, stream: Stream, medium: Medium, kept: Kept) -> Files {
+        Files {
+            chain: Chain::new(dir, stream),
+            stream,
+            lines: None,
+            kept,
+            pending: None,
+            until: None,
+            medium,
+            is_behind_kept: false,
+        }
+    }
+
+    /// The file that is being read.
+    pub fn file(&self) -> io::Result<Option<Inode>> {
+        let meta = self.lines.as_ref().map(|(file, _)| file.metadata());
+        Ok(meta.transpose()?.map(|meta| Inode::from(&meta)))
+    }
+
+    /// The line before the one given last, and its file.
+    pub fn previous(&mut self) -> io::Result<Option<(Arc<File>, Line)>> {
         loop {
             if let Some((file, lines)) = &mut self.lines {
-                match lines.previous() {
+                let line = lines.previous();
+                self.is_behind_kept |= lines.has_hidden();
+                match line {
                     Ok(Some(line)) => return Ok(Some((file.clone(), line))),
                     Ok(None) => {}
                     // Truncated while we read: the rest of it is gone.
@@ -299,21 +371,63 @@ impl Files {
                     Err(error) => return Err(error),
                 }
             }
-            let Some((opened, index)) = self.chain.older()? else {
+            if !self.older()? {
                 self.lines = None;
                 return Ok(None);
-            };
-            // Only the newest file still grows.
-            let last = match self.lines {
-                Some(_) => End::Finished,
-                None => End::Growing,
-            };
-            let times = Times::new(index, opened.size, opened.modified);
-            let file = Arc::new(opened.file);
-            let lines = Lines::new(file.clone(), opened.size, times, last);
-            self.lines = Some((file, lines));
+            }
         }
     }
+
+    /// Where the line given last stands among those of the same time.
+    fn order(&self) -> u8 {
+        match self.medium {
+            Medium::Memory if self.is_behind_kept => 0,
+            Medium::Disk => 1,
+            Medium::Memory => 2,
+        }
+    }
+
+    /// Goes on to the next older file; whether there is one.
+    fn older(&mut self) -> io::Result<bool> {
+        while let Some((opened, index)) = self.chain.older()? {
+            let pending = self.pending.filter(|pending| pending.log == opened.inode);
+            let mut size = pending.map_or(opened.size, |pending| pending.size.min(opened.size));
+            let last = match (&self.lines, self.until) {
+                (None, Some(until)) => {
+                    let index = index.as_ref().map(File::try_clone).transpose()?;
+                    size = written_until(Times::new(index, size, opened.modified), until);
+                    if size == 0 {
+                        continue;
+                    }
+                    End::Finished
+                }
+                // Only the newest file still grows.
+                (None, None) => End::Growing,
+                (Some(_), _) => End::Finished,
+            };
+            let times = Times::new(index, size, opened.modified);
+            let file = Arc::new(opened.file);
+            let lines = Lines::new(file.clone(), size, times, last);
+            let lines = lines.without(self.kept.of(opened.inode));
+            self.lines = Some((file, lines));
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}
+
+/// How many bytes of a file, by its times, were written until then.
+fn written_until(mut times: Times, until: BootTime) -> u64 {
+    let mut size = times.current().end;
+    while size > 0 {
+        times.step();
+        let span = times.current();
+        if span.at.boot != this_boot() || span.at.since_boot <= until {
+            break;
+        }
+        size = span.start;
+    }
+    size
 }
 
 #[cfg(test)]

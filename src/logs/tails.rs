@@ -11,13 +11,13 @@ use super::forward::Home;
 use super::forward::merge::Merge;
 use super::growth::{Growth, Register};
 use super::listeners::{Listener, Since};
+use super::medium::Places;
 use super::notes::Notes;
 use super::{Followed, Logs};
 use crate::clock::BootTime;
 use crate::program::ProgramId;
 use crate::report;
 use crate::sys::bell::Bell;
-use crate::sys::directory::Directory;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ const TURN: u32 = 64;
 
 /// The new entries of all programs.
 pub struct Tails {
-    log_dir: Arc<Directory>,
+    places: Places,
     notes: Arc<Notes>,
     register: Arc<Register>,
     listener: Arc<Listener>,
@@ -202,7 +202,7 @@ impl Tails {
     fn home(&self, id: ProgramId, growth: Arc<Growth>) -> Home {
         Home {
             id,
-            log_dir: self.log_dir.clone(),
+            places: self.places.clone(),
             notes: self.notes.clone(),
             growth,
         }
@@ -251,7 +251,7 @@ impl Logs {
         let listener = Listener::to_all(bell);
         self.register.listen(&listener);
         Tails {
-            log_dir: self.log_dir.clone(),
+            places: self.places.clone(),
             notes: self.notes.clone(),
             register: self.register.clone(),
             listener,

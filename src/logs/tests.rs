@@ -19,6 +19,8 @@ pub const EVERYTHING: Settings = Settings {
     max_files: 1000,
     pipe_size: 64 * 1024,
     on_full: OnFull::Drop,
+    disk: LogDisk::All,
+    ring_size: 64 * 1024,
 };
 
 pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
@@ -53,7 +55,7 @@ impl House {
 
     pub fn furnish(temp: tempfile::TempDir, settings: Settings) -> House {
         let logs = House::start(temp.path(), settings);
-        logs.add(ID).unwrap();
+        logs.add(ID, None).unwrap();
         House { temp, logs }
     }
 
@@ -341,7 +343,7 @@ fn bytes_that_waited_while_no_daemon_ran_are_saved_by_the_next() {
     let fresh = || House::start(&path, settings.clone());
     drop(std::mem::replace(&mut house.logs, fresh()));
     writeln!(stdout, "meanwhile").unwrap();
-    house.logs.add(ID).unwrap();
+    house.logs.add(ID, None).unwrap();
     writeln!(stdout, "after").unwrap();
     house.logs.end_run(ID);
     assert_eq!(house.messages(9), ["before", "meanwhile", "after"]);
@@ -582,7 +584,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
             ..EVERYTHING
         };
         let logs = House::start(Path::new(&path), settings);
-        logs.add(ID).unwrap();
+        logs.add(ID, None).unwrap();
         // Until it is killed, or the test that started it is gone.
         io::stdin().read_to_end(&mut Vec::new()).unwrap();
         return;
@@ -624,7 +626,7 @@ fn a_kill_at_any_moment_loses_and_doubles_nothing() {
     }
     let mut stdout = writer.join().unwrap();
     let logs = House::start(&path, EVERYTHING);
-    logs.add(ID).unwrap();
+    logs.add(ID, None).unwrap();
     stdout.flush().unwrap();
     logs.end_run(ID);
     let house = House { temp, logs };

@@ -28,6 +28,7 @@ pub struct Definition {
     pub restart_delay: Option<Duration>,
     pub restart_policy: RestartPolicy,
     pub success_exit_codes: Vec<u8>,
+    pub log_disk: Option<LogDisk>,
 }
 
 /// Values for what definitions leave out: `[programs]` of the configuration.
@@ -94,6 +95,35 @@ impl RestartPolicy {
     }
 }
 
+/// What of a program's output is written to disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogDisk {
+    #[default]
+    All,
+    /// The last before each end that was not asked for; the rest is in memory only.
+    Errors,
+    /// Nothing: a bounded amount is in memory.
+    Memory,
+}
+
+impl LogDisk {
+    const ALL: [LogDisk; 3] = [LogDisk::All, LogDisk::Errors, LogDisk::Memory];
+
+    /// As users write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LogDisk::All => "all",
+            LogDisk::Errors => "errors",
+            LogDisk::Memory => "memory",
+        }
+    }
+
+    /// From what users write: `all`, `errors` or `memory`.
+    pub fn from_name(name: &str) -> Option<LogDisk> {
+        LogDisk::ALL.into_iter().find(|disk| disk.as_str() == name)
+    }
+}
+
 /// A rule that a definition breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {issue}")]
@@ -140,6 +170,7 @@ impl Definition {
             restart_delay: None,
             restart_policy: RestartPolicy::OnFailure,
             success_exit_codes: vec![0],
+            log_disk: None,
         }
     }
 

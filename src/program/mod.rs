@@ -9,7 +9,7 @@ mod id;
 mod signal;
 
 pub use declaration::{Declaration, Declarations, Unreadable};
-pub use definition::{Defaults, Definition, Invalid, MaxRestarts, RestartPolicy, hash};
+pub use definition::{Defaults, Definition, Invalid, LogDisk, MaxRestarts, RestartPolicy, hash};
 pub use id::ProgramId;
 pub use signal::Signal;
 

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Revoked;
 use crate::clock::{BootTime, Timestamp};
-use crate::program::{Definition, Invalid, MaxRestarts, Program, ProgramId, RestartPolicy};
+use crate::program::{
+    Definition, Invalid, LogDisk, MaxRestarts, Program, ProgramId, RestartPolicy,
+};
 
 /// The version that this hxe writes, of programs and revoked tokens alike.
 const VERSION: u32 = 1;
@@ -65,6 +67,8 @@ struct StoredProgram {
     restart_delay_us: Option<u64>,
     restart_policy: String,
     success_exit_codes: Vec<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log_disk: Option<String>,
     created_at_us: i64,
     updated_at_us: i64,
     /// The file that declares it; not there for programs of the API.
@@ -102,6 +106,7 @@ pub(super) fn encode_program(program: &Program) -> Vec<u8> {
         restart_delay_us: definition.restart_delay.map(micros),
         restart_policy: definition.restart_policy.as_str().to_owned(),
         success_exit_codes: definition.success_exit_codes,
+        log_disk: definition.log_disk.map(|disk| disk.as_str().to_owned()),
         created_at_us: program.created_at.as_micros(),
         updated_at_us: program.updated_at.as_micros(),
         declared: program.declared.as_deref().map(str::to_owned),
@@ -116,6 +121,13 @@ pub(super) fn decode_program(id: ProgramId, bytes: &[u8]) -> Result<Program, Unr
         .map_err(|_| Invalid::new("stop_signal", "there is no such signal"))?;
     let restart_policy = RestartPolicy::from_name(&stored.restart_policy)
         .ok_or_else(|| Invalid::new("restart_policy", "there is no such policy"))?;
+    let log_disk = match stored.log_disk.as_deref() {
+        None => None,
+        Some(name) => Some(
+            LogDisk::from_name(name)
+                .ok_or_else(|| Invalid::new("log_disk", "there is no such choice"))?,
+        ),
+    };
     let max_restarts = match stored.max_restarts {
         None => None,
         Some(number) => Some(
@@ -141,6 +153,7 @@ pub(super) fn decode_program(id: ProgramId, bytes: &[u8]) -> Result<Program, Unr
         restart_delay: stored.restart_delay_us.map(Duration::from_micros),
         restart_policy,
         success_exit_codes: stored.success_exit_codes,
+        log_disk,
     };
     definition.check()?;
     Ok(Program {

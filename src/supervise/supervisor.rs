@@ -205,7 +205,7 @@ impl Supervisor {
         let program = self.store.create(definition, Timestamp::now())?;
         let id = program.id;
         self.logs
-            .add(id)
+            .add(id, program.definition.log_disk)
             .map_err(|error| store::Error::Disk(error).into())
             .and_then(|()| self.write_first(id, Record::never_run(false, None)))
             .and_then(|record| self.adopt(program, record))
@@ -323,6 +323,7 @@ impl Supervisor {
             .store
             .update(id, definition, Timestamp::now())
             .map_err(not_found)?;
+        self.logs.set_disk(id, program.definition.log_disk);
         let effective = launch::effective(&program.definition, &self.settings());
         let snapshot = published.update(|snapshot| {
             snapshot.program = Arc::new(program);

@@ -78,6 +78,7 @@ fn a_program_is_led_through_its_life() {
     changed.environment.insert("A".to_owned(), "b".to_owned());
     changed.success_exit_codes = Some(vec![0, 3]);
     changed.max_restarts = Some(-1);
+    changed.log_disk = Some("memory".to_owned());
     let updated = client.update(&created.id, &changed).unwrap();
     assert_eq!(updated.definition, changed);
 

@@ -18,6 +18,7 @@ fn every_option_reaches_the_definition() {
             "--restart-policy=always",
             "--restart-delay=2s",
             "--success-exit-codes=0,3",
+            "--log-disk=memory",
             "--stop-signal=INT",
             "--stop-timeout=5s",
             "--umask=027",
@@ -39,6 +40,7 @@ fn every_option_reaches_the_definition() {
         ("restart_policy", json!("always")),
         ("restart_delay", json!("2s")),
         ("success_exit_codes", json!([0, 3])),
+        ("log_disk", json!("memory")),
         ("stop_signal", json!("INT")),
         ("stop_timeout", json!("5s")),
         ("umask", json!("027")),
@@ -161,6 +163,7 @@ fn what_is_missing_or_wrong_is_named() {
             &["create", "--restart-policy=never", "a", "sleep"],
             "--restart-policy",
         ),
+        (&["create", "--log-disk=none", "a", "sleep"], "--log-disk"),
         (&["create", "program-7", "sleep"], "name"),
     ] {
         let said = daemon.hxe(args).fails(2);

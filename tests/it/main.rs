@@ -50,6 +50,8 @@ mod lifecycle;
 mod limits;
 /// The Unix socket, and who may use it.
 mod local;
+/// What of programs' output goes to disk.
+mod log_disk;
 /// `hxe login` and its like: who a command says it is, and to whom.
 mod logins;
 /// What programs write, and how it is read.

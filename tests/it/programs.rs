@@ -98,7 +98,8 @@ fn every_field_is_kept() {
         "stop_timeout": "1m30s",
         "restart_delay": "500ms",
         "restart_policy": "always",
-        "success_exit_codes": [0, 3, 255]
+        "success_exit_codes": [0, 3, 255],
+        "log_disk": "errors"
     }));
     let program = daemon.create(&definition);
     let daemon_again = &program.get();

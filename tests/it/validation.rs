@@ -66,6 +66,7 @@ fn what_is_wrong_in_a_body_is_named_and_nothing_is_made() {
         ("restart_delay", json!("soon")),
         ("restart_delay", json!("99999999999999999999s")),
         ("restart_policy", json!("never")),
+        ("log_disk", json!("disk")),
         ("success_exit_codes", json!([256])),
         ("success_exit_codes", json!([-1])),
         ("success_exit_codes", json!(0)),

@@ -27,6 +27,8 @@ pub struct Open {
     pub anew: bool,
     /// The file system takes no spliced pages.
     pub copies: bool,
+    /// It takes no more than so many bytes, but for the end of a line: what comes next goes elsewhere.
+    pub most: Option<u64>,
 }
 
 impl Open {
@@ -43,6 +45,7 @@ impl Open {
             modified: opened.modified,
             anew: opened.size == 0,
             copies: false,
+            most: None,
         }
     }
 
@@ -61,14 +64,15 @@ pub fn last_byte(file: &File, size: u64) -> Option<u8> {
     }
 }
 
-/// Appends a record to the index of `open`: its bytes so far are of `now`.
+/// Appends a record to the index of `open`: its bytes so far are of `now`. How many bytes that took.
 pub fn write_record(
     open: &mut Open,
     stream: Stream,
     appender: &mut Option<(Inode, Appender)>,
     now: Moment,
     kind: Kind,
-) -> io::Result<()> {
+) -> io::Result<usize> {
+    let mut bytes = 0;
     let index = match &mut open.index {
         Some(index) => index,
         none => {
@@ -87,14 +91,15 @@ pub fn write_record(
             let next = if len == 0 { 0 } else { open.start };
             let (_, fresh) = unknown.insert((open.inode, Appender::new(len, next)));
             if len == 0 && open.start > 0 {
-                write(index, fresh.record(open.start, open.modified, Kind::Data))?;
+                bytes += write(index, fresh.record(open.start, open.modified, Kind::Data))?;
             }
             fresh
         }
     };
-    write(index, appender.record(open.offset, now, kind))
+    Ok(bytes + write(index, appender.record(open.offset, now, kind))?)
 }
 
-fn write(index: &File, write: Write) -> io::Result<()> {
-    index.write_all_at(&write.bytes[..write.len], write.at)
+fn write(index: &File, write: Write) -> io::Result<usize> {
+    index.write_all_at(&write.bytes[..write.len], write.at)?;
+    Ok(write.len)
 }

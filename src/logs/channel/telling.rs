@@ -4,15 +4,15 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::logfile::last_byte;
-use super::{Channel, Context, Open};
+use super::{Channel, Context};
 use crate::logs::index::Kind;
 use crate::logs::times::Times;
-use crate::logs::{dirs, files, read};
+use crate::logs::{files, read};
 
 impl Channel {
     /// Looks how far the stream has come that we take up, and whether a run has ended there within a line.
     pub(super) fn survey(&mut self, context: &Context) {
-        let dir = dirs::open(&*context.log_dir.get_to_read(), self.id);
+        let dir = context.places.open(self.reach.medium, self.id);
         let found = dir.and_then(|dir| {
             let found = files::open_existing(dir.as_fd(), self.stream)?;
             Ok(found.map(|opened| (dir, opened)))
@@ -47,7 +47,7 @@ impl Channel {
         self.growth.tell();
     }
 
-    fn is_cut(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         self.cut_at.is_some_and(|(inode, offset)| {
             self.reach.inode == Some(inode) && self.reach.offset == offset
         })
@@ -59,9 +59,14 @@ impl Channel {
         if self.growth.is_to_ask()
             && let Some(look) = context.before_rotation.get()
         {
-            let log_dir = &context.log_dir;
-            let read = |span, most| read::written(&*log_dir.get_to_read(), self.id, span, most);
+            let places = &context.places;
+            let read = |span, most| read::written(places, self.id, span, most);
             look(self.id, &read);
+        }
+        if self.reach.medium != self.wanted(context) {
+            self.open = None;
+            self.move_over(context)?;
+            return self.ready(context);
         }
         let Some(open) = self.open.take() else {
             return Ok(());
@@ -70,16 +75,14 @@ impl Channel {
         self.reach.rotating = true;
         self.growth.publish(self.stream, self.reach);
         let dir = open.dir.as_fd();
-        let rotated = files::rotate(dir, self.stream, context.settings.max_files);
+        let kept = self.reach.medium.max_files(&context.settings);
+        let rotated = files::rotate(dir, self.stream, kept);
         self.reach.rotating = false;
         let opened = rotated.and_then(|()| {
             self.reach.turn_over();
             files::open_current(dir, self.stream)
         });
-        let done = opened.map(|opened| {
-            self.reach.find(opened.inode, opened.size);
-            self.open = Some(Open::new(open.dir, opened));
-        });
+        let done = opened.and_then(|opened| self.begin(open.dir, opened));
         self.publish();
         done
     }

@@ -159,7 +159,7 @@ fn that_a_run_has_ended_within_a_line_is_known_to_the_next_daemon() {
     house.run(|stdout, _| write!(stdout, "one\nlast words").unwrap());
     let path = house.temp.path().to_owned();
     house.logs = House::start(&path, EVERYTHING);
-    house.logs.add(ID).unwrap();
+    house.logs.add(ID, None).unwrap();
     let mut new = follow(&house, 0, &[]);
     let mut all = follow(&house, 9, &[]);
     house.run(|stdout, _| writeln!(stdout, "two").unwrap());

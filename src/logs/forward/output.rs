@@ -55,12 +55,15 @@ impl Output {
             }
             let left = match current {
                 true => reach.offset.saturating_sub(place.given),
-                false => u64::MAX,
+                false => match place::end(&reach, &place) {
+                    Some(end) => end.saturating_sub(place.given),
+                    None => u64::MAX,
+                },
             };
-            if left == 0 {
+            if left == 0 && current {
                 return Ok(Got::Nothing);
             }
-            if place.inode.is_some() {
+            if place.inode.is_some() && left > 0 {
                 match self.read_file(&place, out, left.min(most as u64) as usize)? {
                     None => return Ok(Got::Nothing),
                     Some(0) if current => return Ok(Got::Nothing),
@@ -146,7 +149,7 @@ impl Logs {
     ) -> io::Result<Output> {
         let home = Home {
             id,
-            log_dir: self.log_dir.clone(),
+            places: self.places.clone(),
             notes: self.notes.clone(),
             growth: self.growth_of(id),
         };

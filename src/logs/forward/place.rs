@@ -1,14 +1,16 @@
 //! A place in a stream's files, and how to find its file again, and the one after it, whatever rotation did meanwhile.
 //!
-//! A file is known by its generation and its inode: the file of generation `g` has number `rotations - g`. What is found
-//! counts if no rotation came in between. Never reads what is in files. Called by `forward`.
+//! A file is known by its generation and its inode: the file of generation `g` has number `rotations - g`, unless the
+//! stream came to another medium since. What is found counts if no rotation came in between. Never reads what is in files. Called by `forward`.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use crate::logs::dirs::{self, Inode};
+use crate::logs::dirs::Inode;
 use crate::logs::files::{self, Opened};
 use crate::logs::growth::Reach;
+use crate::logs::medium::{Medium, RING_FILES};
 use crate::logs::{Stream, forward::Home};
 
 /// How often a search is begun anew because of a rotation in between, before the next one is waited for.
@@ -74,12 +76,12 @@ pub struct Next {
 
 /// Opens the file of a place. Nothing: it is gone.
 pub fn open(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Opened>> {
-    search(home, stream, |dir, reach| {
-        let number = reach.rotations.wrapping_sub(place.generation);
+    search(home, stream, |files, reach| {
+        let ago = reach.rotations.wrapping_sub(place.generation);
         // Numbers are off by one where a rotation was broken off, or somebody removed a file.
-        for number in [Some(number), number.checked_add(1), number.checked_sub(1)] {
-            if let Some(number) = number
-                && let Some(opened) = files::open_rotated(dir, stream, number)?
+        for ago in [Some(ago), ago.checked_add(1), ago.checked_sub(1)] {
+            if let Some(ago) = ago
+                && let Some(opened) = files.open(reach, ago)?
                 && Some(opened.inode) == place.inode
             {
                 return Ok(Some(opened));
@@ -91,20 +93,21 @@ pub fn open(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Open
 
 /// Finds the oldest file there is behind that of a place, whose file is done with or gone.
 pub fn next(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Next>> {
-    search(home, stream, |dir, reach| {
-        let (number, inode, base) = oldest(dir, stream, reach, place)?;
+    search(home, stream, |files, reach| {
+        let (number, inode, base) = oldest(files, reach, place)?;
+        let generation = reach.rotations.wrapping_sub(number);
         let next = Place {
-            generation: reach.rotations.wrapping_sub(number),
+            generation,
             inode,
             base,
-            given: 0,
+            given: reach.moved_to(generation).map_or(0, |moved| moved.skip),
         };
         if inode.is_none() || number == 0 && place.is_in_current(reach) {
             return Ok(None);
         }
         let opened = match number {
             0 => None,
-            _ => match files::open_rotated(dir, stream, number)? {
+            _ => match files.open(reach, number)? {
                 Some(opened) if Some(opened.inode) == inode => Some(opened),
                 // Removed just now.
                 _ => return Ok(None),
@@ -113,37 +116,41 @@ pub fn next(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Next
         Ok(Some(Next {
             place: next,
             opened,
-            missed: place.missed(base),
+            missed: place.missed(next.position()),
         }))
     })
 }
 
 /// Number and inode of the oldest file behind that of `place`, and how many bytes of the stream are before it.
-fn oldest(
-    dir: BorrowedFd,
-    stream: Stream,
-    reach: &Reach,
-    place: &Place,
-) -> io::Result<(u32, Option<Inode>, u64)> {
+fn oldest(files: &Files, reach: &Reach, place: &Place) -> io::Result<(u32, Option<Inode>, u64)> {
     let behind = reach.rotations.wrapping_sub(place.generation);
     let is_ours = |number: u32, inode: Inode| {
         // An inode that is elsewhere was used again.
         Some(inode) == place.inode && number.abs_diff(behind) <= 1
     };
     if behind > 1
-        && let Some((ours, _)) = files::look(dir, stream, behind)?
+        && let Some((ours, _)) = files.look(reach, behind)?
         && is_ours(behind, ours)
-        && let Some((next, _)) = files::look(dir, stream, behind - 1)?
+        && let Some((next, _)) = files.look(reach, behind - 1)?
     {
-        return Ok((behind - 1, Some(next), place.position()));
+        let moved = reach.moved_to(place.generation.wrapping_add(1));
+        let base = place
+            .position()
+            .wrapping_sub(moved.map_or(0, |moved| moved.skip));
+        return Ok((behind - 1, Some(next), base));
     }
     let mut oldest = (0, reach.inode, reach.base);
     let mut missing = 0;
     for number in 1..=behind {
-        match files::look(dir, stream, number)? {
+        match files.look(reach, number)? {
             Some((inode, _)) if is_ours(number, inode) => break,
             Some((inode, size)) => {
-                oldest = (number, Some(inode), oldest.2.wrapping_sub(size));
+                let before = reach.rotations.wrapping_sub(number).wrapping_add(1);
+                let end = match reach.moved_to(before) {
+                    Some(moved) => moved.at,
+                    None => oldest.2,
+                };
+                oldest = (number, Some(inode), end.wrapping_sub(size));
                 missing = 0;
             }
             // One number can be free.
@@ -164,18 +171,22 @@ pub fn behind(
     bytes: Option<u64>,
     kept: usize,
 ) -> io::Result<Found<Place>> {
-    search(home, stream, |dir, reach| {
+    search(home, stream, |files, reach| {
         let Some(mut bytes) = bytes else {
             return Ok(Some(Place::of(reach)));
         };
         let mut rotated = Vec::new();
         for number in 1.. {
-            match files::look(dir, stream, number)? {
+            match files.look(reach, number)? {
                 Some(file) => rotated.push(file),
                 None => break,
             }
         }
-        if bytes > 0 && rotated.len() >= kept {
+        let kept = match reach.medium {
+            Medium::Disk => kept,
+            Medium::Memory => RING_FILES as usize,
+        };
+        if bytes > 0 && (rotated.len() >= kept || reach.moved.is_some()) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let sizes = rotated.iter().map(|(_, size)| *size);
@@ -201,23 +212,51 @@ pub fn behind(
     })
 }
 
+/// Where one stream's files are.
+struct Files<'a> {
+    home: &'a Home,
+    stream: Stream,
+}
+
+impl Files<'_> {
+    /// Opens the file that was current so many rotations ago; none if it is not there.
+    fn open(&self, reach: &Reach, ago: u32) -> io::Result<Option<Opened>> {
+        let Some((medium, number)) = reach.place(ago) else {
+            return Ok(None);
+        };
+        match self.home.places.find(medium, self.home.id)? {
+            Some(dir) => files::open_rotated(dir.as_fd(), self.stream, number),
+            None => Ok(None),
+        }
+    }
+
+    /// Which file was current so many rotations ago, and its size; none if it is not there.
+    fn look(&self, reach: &Reach, ago: u32) -> io::Result<Option<(Inode, u64)>> {
+        let Some((medium, number)) = reach.place(ago) else {
+            return Ok(None);
+        };
+        match self.home.places.find(medium, self.home.id)? {
+            Some(dir) => files::look(dir.as_fd(), self.stream, number),
+            None => Ok(None),
+        }
+    }
+}
+
 /// Looks for something until no rotation came in between.
 fn search<T>(
     home: &Home,
     stream: Stream,
-    look: impl Fn(BorrowedFd, &Reach) -> io::Result<Option<T>>,
+    look: impl Fn(&Files, &Reach) -> io::Result<Option<T>>,
 ) -> io::Result<Found<T>> {
+    let files = Files { home, stream };
     for _ in 0..TRIES {
         let (_, reach) = home.growth.reach(stream);
         if reach.rotating {
             break;
         }
-        let Some(dir) = directory(home)? else {
-            return Ok(Found::Nothing);
-        };
-        let found = look(dir.as_fd(), &reach);
+        let found = look(&files, &reach);
         let (_, now) = home.growth.reach(stream);
-        if !now.rotating && now.rotations == reach.rotations {
+        if !now.rotating && (now.rotations, now.moved) == (reach.rotations, reach.moved) {
             return Ok(match found? {
                 Some(found) => Found::This(found),
                 None => Found::Nothing,
@@ -227,11 +266,19 @@ fn search<T>(
     Ok(Found::Later)
 }
 
-/// The directory of the program's log files; none if it is gone.
-pub fn directory(home: &Home) -> io::Result<Option<OwnedFd>> {
-    match dirs::open(&*home.log_dir.get_to_read(), home.id) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The index of a place's file; none if it has none, or not yet.
+pub fn index_of(home: &Home, stream: Stream, place: &Place) -> io::Result<Option<File>> {
+    let (_, reach) = home.growth.reach(stream);
+    let at = reach.place(reach.rotations.wrapping_sub(place.generation));
+    let (Some((medium, _)), Some(inode)) = (at, place.inode) else {
+        return Ok(None);
+    };
+    let dir = home.places.find(medium, home.id)?;
+    Ok(dir.and_then(|dir| files::open_index_of(dir.as_fd(), stream, inode)))
+}
+
+/// Where the file of a place ends, if the stream went on in another medium behind it.
+pub fn end(reach: &Reach, place: &Place) -> Option<u64> {
+    let moved = reach.moved_to(place.generation.wrapping_add(1))?;
+    Some(moved.at.wrapping_sub(place.base))
 }

@@ -40,7 +40,7 @@ fn write(house: &House, id: ProgramId, text: &str) {
 #[test]
 fn nothing_is_followed_until_it_is_chosen_and_then_from_its_end() {
     let house = House::new(EVERYTHING);
-    house.logs.add(OTHER).unwrap();
+    house.logs.add(OTHER, None).unwrap();
     write(&house, ID, "before\n");
     let (mut tails, _bell) = tails(&house);
     write(&house, ID, "not chosen\n");
@@ -103,7 +103,7 @@ fn a_program_that_is_added_later_is_followed_from_its_begin() {
     tails.choose(|id| id != ProgramId(3));
     bell.hush();
     for id in [OTHER, ProgramId(3)] {
-        house.logs.add(id).unwrap();
+        house.logs.add(id, None).unwrap();
         house.logs.note(id, Level::Info, "begins");
         write(&house, id, "one\n");
     }
@@ -114,7 +114,7 @@ fn a_program_that_is_added_later_is_followed_from_its_begin() {
 #[test]
 fn a_deleted_program_is_followed_no_more_and_forgotten() {
     let house = House::new(EVERYTHING);
-    house.logs.add(OTHER).unwrap();
+    house.logs.add(OTHER, None).unwrap();
     let (mut tails, _bell) = tails(&house);
     tails.choose(|_| true);
     house.logs.remove(OTHER).unwrap();
@@ -126,7 +126,7 @@ fn a_deleted_program_is_followed_no_more_and_forgotten() {
 #[test]
 fn what_is_held_waits_and_what_others_wrote_does_not() {
     let house = House::new(EVERYTHING);
-    house.logs.add(OTHER).unwrap();
+    house.logs.add(OTHER, None).unwrap();
     let (mut tails, _bell) = tails(&house);
     tails.choose(|_| true);
     let begin = BootTime::now();
@@ -158,7 +158,7 @@ fn what_is_held_waits_and_what_others_wrote_does_not() {
 fn each_program_has_its_turn_and_one_has_files_open() {
     let house = House::new(EVERYTHING);
     for n in 2..=40 {
-        house.logs.add(ProgramId(n)).unwrap();
+        house.logs.add(ProgramId(n), None).unwrap();
     }
     let (mut tails, _bell) = tails(&house);
     tails.choose(|_| true);
@@ -236,7 +236,7 @@ fn each_line_of_many_programs_comes_once_while_they_write() {
     let (mut tails, bell) = tails(&house);
     tails.choose(|_| true);
     for n in 2..=PROGRAMS {
-        house.logs.add(ProgramId(n)).unwrap();
+        house.logs.add(ProgramId(n), None).unwrap();
     }
     std::thread::scope(|scope| {
         for n in 1..=PROGRAMS {

@@ -204,6 +204,7 @@ impl Supervisor {
     /// Publishes a program that is new or has a new definition.
     fn take(self: &Arc<Self>, program: Program, reload: bool, pending: &mut Pending) {
         let id = program.id;
+        self.logs.set_disk(id, program.definition.log_disk);
         if let Some(published) = self.published(id) {
             let effective = launch::effective(&program.definition, &self.settings());
             let earlier = published.get();

@@ -45,6 +45,7 @@ impl Supervisor {
         let mut resumed = Vec::new();
         for program in programs {
             let id = program.id;
+            self.logs.set_disk(id, program.definition.log_disk);
             let taken_up = match self.find_record(id, &running) {
                 Some(record) => {
                     if !record.due {
@@ -166,7 +167,7 @@ impl Supervisor {
                     process.name(),
                     process.pid
                 ));
-                if let Err(error) = self.logs.add(id) {
+                if let Err(error) = self.logs.add(id, None) {
                     report::warn(format_args!("the log of {id} is not kept: {error}"));
                 }
             }

@@ -209,7 +209,10 @@ impl Watcher {
             report::warn(format_args!("{}: {text}", self.id));
         }
         self.last.left_behind = sweep.left_behind;
-        self.supervisor.logs.end_run(self.id);
+        match self.machine.state() {
+            State::Stopping { .. } => self.supervisor.logs.end_run(self.id),
+            _ => self.supervisor.logs.end_run_unasked(self.id),
+        }
         self.last.exit = Some(exit);
         self.dead = Some(Box::new(Dead {
             run,

@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit};
 use super::*;
 use crate::guardian::Link;
 use crate::logs::{self, Logs, OnFull};
-use crate::program::{Defaults, Definition, Signal};
+use crate::program::{Defaults, Definition, LogDisk, Signal};
 use crate::store::Store;
 use crate::supervise::signals::Children;
 use crate::supervise::{Phase, Settings};
@@ -29,6 +29,8 @@ impl World {
             max_files: 1,
             pipe_size: 4096,
             on_full: OnFull::Drop,
+            disk: LogDisk::All,
+            ring_size: 65_536,
         };
         let store = Arc::new(Store::open(home.path()).unwrap());
         let definition = Definition {
