@@ -235,7 +235,7 @@ async function flood() {
         await lines.focus();
         await page.keyboard.press("Home");
         const top = () => page.evaluate(() => Number(/line (\d+) of/.exec(document.querySelector(".lines").firstElementChild.textContent)[1]));
-        assert.equal(await top(), 59_001);
+        await until("the first that was read is shown", async () => (await top()) === 59_001);
         await page.getByRole("button", { name: "Read earlier lines" }).click();
         await until("more lines are there", async () => (await top()) < 59_001);
         await lines.focus();
@@ -274,6 +274,17 @@ async function deaths() {
             await connection(page, "Live");
             await more();
         }
+        // Who reads the first lines keeps them in sight while it dies once more.
+        await page.getByRole("log").press("Home");
+        const top = () => page.evaluate(() => document.querySelector(".lines").scrollTop);
+        const { server_pid: before } = await daemon.call("GET", "/daemon");
+        await daemon.killServer();
+        await until("another process serves", async () => (await daemon.call("GET", "/daemon").catch(() => null))?.server_pid !== before);
+        await connection(page, "Live");
+        await page.getByText(/^\d+ new lines$/).waitFor();
+        assert.equal(await top(), 0);
+        await page.getByRole("button", { name: "Go on" }).click();
+        await more();
         const seen = await counts();
         const expected = Array.from(seen, (_, index) => seen[0] + index);
         assert.deepEqual(seen, expected);

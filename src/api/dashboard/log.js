@@ -327,7 +327,8 @@ export function show(place, program, signal) {
         }
         const known = new Known(entries.slice(-3 * FIRST));
         const fresh = fetched.filter((entry) => !known.take(entry));
-        if (fresh.length === fetched.length && fetched.length > 0) {
+        const isAnew = fresh.length === fetched.length && fetched.length > 0;
+        if (isAnew) {
             // What lies between may be missing.
             entries = [];
             matches = [];
@@ -340,7 +341,8 @@ export function show(place, program, signal) {
         early = live.isOpen ? null : [];
         append(fresh);
         append(waiting.filter(isNew));
-        if (!follows) {
+        // Who reads something keeps it in sight, if it is still there.
+        if (isAnew && !follows) {
             redraw();
         }
     }
