@@ -132,7 +132,7 @@ export class Daemon {
 
 /** What Chromium says of answers and connections that tests bring about. All else in its console is a mistake. */
 const EXPECTED = [
-    /^Failed to load resource: (the server responded with a status of (400|401|404|409|429) |net::ERR_(CONNECTION_|EMPTY_RESPONSE|ABORTED|INCOMPLETE_CHUNKED))/,
+    /^Failed to load resource: (the server responded with a status of (400|401|404|409|429) |net::ERR_\w+)/,
     /^WebSocket connection to '.*' failed: /,
 ];
 
