@@ -37,6 +37,10 @@ export const FIELDS = [
         name: "environment", label: "Environment", group: "Surroundings", kind: "pairs",
         text: (pairs) => Object.entries(pairs).map(([name, value]) => `${name}=${value}`).join("\n"),
     },
+    {
+        name: "log_disk", label: "Write its log to disk", group: "Surroundings", kind: "select", half: true, text: words,
+        choices: { "": "default", all: "all of it", errors: "the last before a crash", memory: "nothing" },
+    },
     { name: "umask", label: "Umask", group: "Surroundings", hint: "Octal, such as 022", half: true, text: words },
 ];
 
