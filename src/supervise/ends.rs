@@ -302,7 +302,7 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -384,7 +384,8 @@ mod tests {
         }
     }
 
-    fn failed() -> End {
+    /// A start that failed.
+    pub(in crate::supervise) fn failed() -> End {
         End {
             reason: Reason::StartFailed,
             exit: None,

@@ -229,8 +229,8 @@ fn numbered(bytes: &[u8; WHOLE], id: ProgramId) -> Vec<(u32, End)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Timestamp, boot_id};
-    use crate::supervise::Reason;
+    use crate::clock::boot_id;
+    use crate::supervise::ends::tests::failed;
 
     const ID: ProgramId = ProgramId(7);
 
@@ -265,20 +265,6 @@ mod tests {
         assert_eq!(kept, b"precious");
     }
 
-    fn end(failure: &str) -> End {
-        End {
-            reason: Reason::StartFailed,
-            exit: None,
-            pid: None,
-            started: None,
-            ended: (BootTime::now(), Timestamp::now()),
-            logged: BootTime::now(),
-            usage: None,
-            by: None,
-            failure: failure.to_owned(),
-        }
-    }
-
     fn house() -> (tempfile::TempDir, Records) {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("program-7")).unwrap();
@@ -298,7 +284,10 @@ mod tests {
         records.write(ID, &record(0)).unwrap();
         assert!(records.ends(ID).unwrap().is_empty());
         for n in 1..=25 {
-            let end = end(&format!("failure {n}"));
+            let end = End {
+                failure: format!("failure {n}"),
+                ..failed()
+            };
             records.write_ends(ID, &record(n), &[end]).unwrap();
             assert_eq!(records.read(ID).unwrap(), Found::Record(record(n)));
             records.write(ID, &record(n + 100)).unwrap();
@@ -324,7 +313,10 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for n in 1..=1_000 {
-                    let end = end(&n.to_string());
+                    let end = End {
+                        failure: n.to_string(),
+                        ..failed()
+                    };
                     records.write_ends(ID, &record, &[end]).unwrap();
                 }
             });
@@ -347,7 +339,7 @@ mod tests {
     fn ends_of_another_boot_are_not_there() {
         let (temp, records) = house();
         let record = Record::never_run(true, None);
-        records.write_ends(ID, &record, &[end("x")]).unwrap();
+        records.write_ends(ID, &record, &[failed()]).unwrap();
         let path = temp.path().join("program-7/record");
         let id = boot_id();
         let other = id.replace(|c: char| c.is_ascii_hexdigit(), "0");
