@@ -259,7 +259,8 @@ impl Forward {
             self.seen = Some(seen);
             return Ok(More::NotYet);
         }
-        if self.place.inode.is_none() {
+        // The stream may be back in that file: what it holds by now is not what came next.
+        if self.place.inode.is_none() || reach.is_long_ago(self.place.generation) {
             return Ok(More::Elsewhere);
         }
         let reading = match &mut self.reading {

@@ -77,7 +77,7 @@ fn joined(high: u32, low: u32) -> u64 {
 }
 
 /// Words of a [`Reach`].
-const REACH: usize = 14;
+const REACH: usize = 16;
 
 /// How far a stream's files reach, as far as times are written beside them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,8 @@ pub struct Move {
     pub skip: u64,
     /// Bytes of the stream before the move, as [`Reach::total`] counts them.
     pub at: u64,
+    /// The same of the move before, if there was one: bytes before `first`.
+    pub before: Option<u64>,
 }
 
 impl Reach {
@@ -141,6 +143,7 @@ impl Reach {
     pub fn move_over(&mut self, size: u64) {
         let at = self.total();
         let first = self.moved.map_or(0, |moved| moved.generation);
+        let before = self.moved.map(|moved| moved.at);
         self.turn_over();
         self.medium = self.medium.other();
         self.moved = Some(Move {
@@ -149,6 +152,7 @@ impl Reach {
             gone: false,
             skip: size,
             at,
+            before,
         });
     }
 
@@ -171,6 +175,25 @@ impl Reach {
         self.moved.filter(|moved| moved.generation == generation)
     }
 
+    /// Bytes of the stream before the file of this generation, if a move brought the stream there.
+    pub fn moved_at(&self, generation: u32) -> Option<u64> {
+        let moved = self.moved?;
+        match generation {
+            _ if generation == moved.generation => Some(moved.at),
+            _ if generation == moved.first => moved.before,
+            _ => None,
+        }
+    }
+
+    /// Whether the stream has moved twice since the file behind that of this generation: it may have come back to it, and
+    /// where it ended before is not known any more.
+    pub fn is_long_ago(&self, generation: u32) -> bool {
+        let first = self.moved.map_or(0, |moved| moved.first);
+        let since = first.wrapping_sub(generation.wrapping_add(1));
+        self.moved.is_some_and(|moved| moved.before.is_some())
+            && (1..=u32::MAX / 2).contains(&since)
+    }
+
     /// Bytes of the stream since the daemon started.
     pub fn total(&self) -> u64 {
         self.base.wrapping_add(self.offset)
@@ -184,19 +207,22 @@ impl Reach {
             gone: false,
             skip: 0,
             at: 0,
+            before: None,
         });
         let flags = u32::from(self.rotating)
             | u32::from(self.cut) << 1
             | u32::from(self.inode.is_some()) << 2
             | u32::from(self.medium == Medium::Memory) << 3
             | u32::from(self.moved.is_some()) << 4
-            | u32::from(moved.gone) << 5;
+            | u32::from(moved.gone) << 5
+            | u32::from(moved.before.is_some()) << 6;
         let mut words = [0; REACH];
         words[0] = flags;
         words[1] = self.rotations;
         words[2] = moved.generation;
         words[3] = moved.first;
-        let wide = [inode, self.offset, self.base, moved.skip, moved.at];
+        let before = moved.before.unwrap_or(0);
+        let wide = [inode, self.offset, self.base, moved.skip, moved.at, before];
         for (place, value) in words[4..].chunks_exact_mut(2).zip(wide) {
             place.copy_from_slice(&[high(value), low(value)]);
         }
@@ -224,6 +250,7 @@ impl Reach {
                 gone: is(5),
                 skip: wide(3),
                 at: wide(4),
+                before: is(6).then(|| wide(5)),
             }),
         }
     }
@@ -559,6 +586,14 @@ mod tests {
         // The bytes that were there before are none of the stream.
         reach.find(Inode::new(9), 100);
         assert_eq!((reach.total(), reach.moved.unwrap().at), (25, 25));
+        assert_eq!(
+            [3, 2, 4].map(|of| reach.moved_at(of)),
+            [None, Some(15), Some(25)]
+        );
+        assert_eq!(
+            [0, 1, 3].map(|of| reach.is_long_ago(of)),
+            [true, false, false]
+        );
         reach.moved.as_mut().unwrap().gone = true;
         assert_eq!(places(&reach)[1..], [None; 4]);
     }
@@ -584,10 +619,12 @@ mod tests {
         #[test]
         fn a_reach_is_published_as_it_is(
             rotations: u32, rotating: bool, cut: bool, inode: Option<u64>, offset: u64, base: u64, memory: bool,
-            moved: Option<(u32, u32, bool, u64, u64)>
+            moved: Option<(u32, u32, bool, u64, u64, Option<u64>)>
         ) {
             let medium = if memory { Medium::Memory } else { Medium::Disk };
-            let moved = moved.map(|(generation, first, gone, skip, at)| Move { generation, first, gone, skip, at });
+            let moved = moved.map(|(generation, first, gone, skip, at, before)| {
+                Move { generation, first, gone, skip, at, before }
+            });
             let inode = inode.map(Inode::new);
             let reach = Reach { rotations, rotating, cut, inode, offset, base, medium, moved };
             prop_assert_eq!(Reach::from_words(reach.to_words()), reach);

@@ -100,7 +100,7 @@ pub fn next(home: &Home, stream: Stream, place: &Place) -> io::Result<Found<Next
             generation,
             inode,
             base,
-            given: reach.moved_to(generation).map_or(0, |moved| moved.skip),
+            given: skipped(reach, generation, base),
         };
         if inode.is_none() || number == 0 && place.is_in_current(reach) {
             return Ok(None);
@@ -277,8 +277,21 @@ pub fn index_of(home: &Home, stream: Stream, place: &Place) -> io::Result<Option
     Ok(dir.and_then(|dir| files::open_index_of(dir.as_fd(), stream, inode)))
 }
 
+/// Bytes of a file that are none of the stream, or were in the other medium before: all up to where a move came to it.
+fn skipped(reach: &Reach, generation: u32, base: u64) -> u64 {
+    match reach.moved_to(generation) {
+        Some(moved) => moved.skip,
+        None => reach
+            .moved_at(generation)
+            .map(|at| at.wrapping_sub(base))
+            // Truncated by somebody since: all of it is new.
+            .filter(|bytes| *bytes <= u64::MAX / 2)
+            .unwrap_or(0),
+    }
+}
+
 /// Where the file of a place ends, if the stream went on in another medium behind it.
 pub fn end(reach: &Reach, place: &Place) -> Option<u64> {
-    let moved = reach.moved_to(place.generation.wrapping_add(1))?;
-    Some(moved.at.wrapping_sub(place.base))
+    let at = reach.moved_at(place.generation.wrapping_add(1))?;
+    Some(at.wrapping_sub(place.base))
 }

@@ -242,6 +242,48 @@ fn a_follower_misses_nothing_when_the_mode_is_changed_and_nothing_that_is_there_
 }
 
 #[test]
+fn a_follower_that_comes_changes_too_late_is_told_what_it_missed_and_given_nothing_twice() {
+    let query = Query {
+        lines: 10_000,
+        levels: Vec::new(),
+    };
+    for late in 1..6 {
+        let house = House::new(settings(All));
+        say(&house, 0..100);
+        let bell = Arc::new(Bell::new().unwrap());
+        let mut follower = house.logs.follow(ID, &query, bell).unwrap();
+        let (mut given, mut missed) = (0, 0);
+        for change in 0..30 {
+            house.logs.set_disk(ID, Some([Memory, All][change % 2]));
+            let next = 100 * (change as u32 + 1);
+            say(&house, next..next + 100);
+            if change % late != 0 {
+                continue;
+            }
+            let last = format!("line {}", next + 99);
+            let mut at_end = false;
+            until_mut(|| {
+                while let Some(next) = follower.next().unwrap() {
+                    match next {
+                        Followed::Missed { bytes, .. } => missed += bytes,
+                        Followed::Entry(entry) => {
+                            let number = entry.message["line ".len()..].parse::<u64>().unwrap();
+                            assert!(number >= given, "{number} after {given}");
+                            let between = (given..number).map(|of| format!("line {of}\n").len());
+                            assert_eq!(between.sum::<usize>() as u64, missed, "before {number}");
+                            (given, missed) = (number + 1, 0);
+                            at_end = entry.message == last;
+                        }
+                    }
+                }
+                at_end
+            });
+            assert_eq!(given, u64::from(next) + 100);
+        }
+    }
+}
+
+#[test]
 fn a_daemon_that_starts_with_another_mode_takes_up_what_is_there() {
     let mut house = House::new(settings(Memory));
     let mut next = 0;
