@@ -143,14 +143,21 @@ impl Kept {
         }
     }
 
-    /// Adds a range that comes behind all others of its file.
+    /// Adds a range in its place among those of its file.
     pub fn add(&mut self, range: Range) {
-        match self.ranges.last_mut() {
-            Some(last) if last.file == range.file && last.to >= range.from => {
-                last.to = last.to.max(range.to);
+        let is_of_file = |other: &Range| other.file == range.file;
+        let is_before = |other: &Range| is_of_file(other) && other.from <= range.from;
+        let behind = self.ranges.iter().rposition(is_before).map(|at| at + 1);
+        let first = self.ranges.iter().position(is_of_file);
+        let at = behind.or(first).unwrap_or(self.ranges.len());
+        self.ranges.insert(at, range);
+        self.ranges.dedup_by(|later, earlier| {
+            let touches = later.file == earlier.file && later.from <= earlier.to;
+            if touches {
+                earlier.to = earlier.to.max(later.to);
             }
-            _ => self.ranges.push(range),
-        }
+            touches
+        });
         if self.ranges.len() > MOST {
             // No place for all: the oldest two become one, and what is between them is not shown any more.
             let first = self.ranges.remove(0);
@@ -212,10 +219,11 @@ mod tests {
         Kept::make_room(dir.as_fd(), Stream::Stdout).unwrap();
         assert_eq!(read(), Kept::default());
         let mut kept = Kept::default();
-        kept.add(Range::new(7, 0, 10));
         kept.add(Range::new(7, 10, 20));
         kept.add(Range::new(7, 30, 40));
         kept.add(Range::new(8, 0, 5));
+        // As when all is written to disk.
+        kept.add(Range::new(7, 0, 10));
         assert_eq!(kept.of(Inode::new(7)), [(0, 20), (30, 40)]);
         kept.write(dir.as_fd(), Stream::Stdout).unwrap();
         assert_eq!(read(), kept);

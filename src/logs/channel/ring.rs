@@ -237,6 +237,7 @@ impl Channel {
             return Ok(());
         };
         let written = self.write_range(&pending, context);
+        let before = self.kept.clone();
         if written.is_ok() {
             self.kept.add(pending.range);
         }
@@ -244,8 +245,7 @@ impl Channel {
         let noted = self.write_kept(context);
         if noted.is_err() {
             // What is written down still says that it is to be written: then it is, anew.
-            self.kept.ranges.pop_if(|_| written.is_ok());
-            self.kept.pending = Some(pending);
+            self.kept = before;
         }
         written.and(noted)
     }
@@ -372,10 +372,12 @@ impl Tail {
         let dir = context.places.open(Medium::Memory, channel.id)?;
         let ring = channel.ring(dir.as_fd());
         let place = |file| ring.iter().position(|(inode, _)| *inode == file);
-        let kept = channel.kept.ranges.last();
+        let kept = channel.kept.ranges.iter();
         let mut tail = Tail {
             files: Files::all(dir, channel.stream, Medium::Memory, Kept::default()),
-            floor: kept.and_then(|range| Some((place(range.file)?, range.to))),
+            floor: kept
+                .filter_map(|range| Some((place(range.file)?, range.to)))
+                .max(),
             ring,
             line: None,
         };

@@ -284,6 +284,21 @@ fn a_follower_that_comes_changes_too_late_is_told_what_it_missed_and_given_nothi
 }
 
 #[test]
+fn what_is_older_than_what_was_kept_is_there_once_after_a_change_to_all() {
+    let house = House::new(settings(Errors));
+    say(&house, 0..7_000);
+    crash(&house);
+    let all = lines(&house);
+    house.logs.set_disk(ID, Some(All));
+    let first = format!("line {}\n", all[0]);
+    until(|| String::from_utf8_lossy(&house.read("stdout.log")).contains(&first));
+    // Also as long as the ring is still there.
+    let mut after = lines(&house);
+    after.sort_unstable();
+    assert!(after == all, "{} instead of {}", after.len(), all.len());
+}
+
+#[test]
 fn a_daemon_that_starts_with_another_mode_takes_up_what_is_there() {
     let mut house = House::new(settings(Memory));
     let mut next = 0;
