@@ -145,10 +145,15 @@ pub fn on_disk(
             None => Some(Kept::default()),
         })
     };
-    for _ in 0..TRIES {
-        let Some(before) = kept()? else {
-            std::thread::yield_now();
-            continue;
+    for tries in 1..=TRIES {
+        let before = match kept()? {
+            Some(kept) => kept,
+            None if tries < TRIES => {
+                std::thread::yield_now();
+                continue;
+            }
+            // Nobody is so long about a page: it was damaged, and says nothing.
+            None => Kept::default(),
         };
         let Some(dir) = places.find(Medium::Disk, id)? else {
             return Ok((before, None));
@@ -159,7 +164,7 @@ pub fn on_disk(
             ..Files::all(dir, stream, Medium::Disk, Kept::default())
         };
         files.older()?;
-        if kept()?.as_ref() == Some(&before) {
+        if kept()?.unwrap_or_default() == before {
             return Ok((before, Some(Source::Files(Box::new(files)))));
         }
     }

@@ -299,6 +299,19 @@ fn what_is_older_than_what_was_kept_is_there_once_after_a_change_to_all() {
 }
 
 #[test]
+fn damaged_notes_on_what_is_on_disk_stop_nobody_from_reading() {
+    let house = House::new(settings(Errors));
+    say(&house, 0..10);
+    crash(&house);
+    let path = house.temp.path().join("run/program-1/stdout.kept");
+    fs::write(&path, [b'x'; 4096]).unwrap();
+    assert_eq!(house.messages(1), ["line 9"]);
+    say(&house, 10..20);
+    crash(&house);
+    assert_eq!(lines(&house), Vec::from_iter(0..20));
+}
+
+#[test]
 fn a_daemon_that_starts_with_another_mode_takes_up_what_is_there() {
     let mut house = House::new(settings(Memory));
     let mut next = 0;
