@@ -285,9 +285,11 @@ class Chaos:
         path = f"/api/program/{program.id}"
         if not program.up:
             wait_for(lambda: self.processes().get(program.id, []), lambda pids: not pids)
-        shown = wait_for(lambda: self.look(path), lambda shown: (shown["pid"] is not None) == program.up)
-        pids = wait_for(lambda: self.processes().get(program.id, []), lambda pids: len(pids) == int(program.up))
-        shown = self.look(path)
+        # A process is there a moment before it is shown, as it is on record first.
+        pids, shown = wait_for(
+            lambda: (self.processes().get(program.id, []), self.look(path)),
+            lambda both: len(both[0]) == int(program.up) and both[0] == [pid for pid in [both[1]["pid"]] if pid],
+        )
         if program.up and (not pids or shown["pid"] is None):
             self.programs_lost.append(f"{name} should run: {pids}, {shown}")
         elif len(pids) > int(program.up):
