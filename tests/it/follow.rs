@@ -136,9 +136,14 @@ fn a_program_that_does_not_run_is_followed_into_its_runs() {
     for _ in 0..3 {
         program.post("start").ok(200);
         program.reaches("exited");
-        let before = follower.until("Program exited with code 0");
-        let expected = ["Program started successfully", "no end", "run"];
-        assert_eq!(sorted(before), expected);
+        let lines = (0..4).map(|_| follower.message());
+        let expected = [
+            "Program exited with code 0",
+            "Program started successfully",
+            "no end",
+            "run",
+        ];
+        assert_eq!(sorted(lines), expected);
     }
 }
 
@@ -227,7 +232,8 @@ fn the_end_of_the_program_s_definition_ends_it_after_the_last_line() {
     let mut follower = Follower::open(&program, "", "");
     daemon.delete(&program.path("")).expect(200);
     let before = follower.until("Program stopped successfully (exited with code 0)");
-    assert_eq!(before.last().map(String::as_str), Some("last words"));
+    // The shell may say on standard error that its sleep was terminated.
+    assert!(before.iter().any(|line| line == "last words"), "{before:?}");
     assert!(follower.is_over());
     until(|| daemon.threads("hxe-stream") == 0);
 }
