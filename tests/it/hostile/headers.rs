@@ -63,9 +63,10 @@ fn also_where_there_is_no_room_or_too_much_was_asked() {
         .started();
     slow.says("ready");
     let stop = post(&slow.path("/stop"), &authorization(&daemon), 0);
-    let waiting: Vec<_> = (0..8).map(|_| daemon.sent(&stop)).collect();
-    // Until the last of them waits, there is still room.
+    let mut waiting: Vec<_> = (0..8).map(|_| daemon.sent(&stop)).collect();
+    // Until eight of them wait, there is still room, for which one that has not been read yet may have been closed.
     let refused = crate::support::until_some(|| {
+        waiting.push(daemon.sent(&stop));
         let mut connection = daemon.sent(format!("{LIST}\r\n"));
         let reply = (!connection.is_closed()).then(|| connection.reply())?;
         (reply.status == 503).then_some(reply)
