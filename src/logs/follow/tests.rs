@@ -85,6 +85,33 @@ fn message(followed: &Followed) -> &str {
     &entry(followed).message
 }
 
+/// The follower looks again and again while runs end, so that a look falls between what is written last and the line on
+/// the end.
+#[test]
+fn what_a_run_wrote_last_comes_before_the_line_on_its_end() {
+    const RUNS: usize = 1_000;
+    let house = &House::new(EVERYTHING);
+    let mut ear = follow(house, 0, &[]);
+    std::thread::scope(|scope| {
+        let (seen, is_seen) = std::sync::mpsc::channel();
+        scope.spawn(move || {
+            for run in 0..RUNS {
+                house.run(|stdout, _| write!(stdout, "no end {run}").unwrap());
+                house.logs.note(ID, Level::Info, &format!("ended {run}"));
+                is_seen.recv().expect("it was heard");
+            }
+        });
+        for run in 0..RUNS {
+            for expected in [format!("no end {run}"), format!("ended {run}")] {
+                let next = std::iter::repeat_with(|| ear.follower.next().unwrap());
+                let next = next.flatten().next().unwrap();
+                assert_eq!(message(&next), expected);
+            }
+            seen.send(()).unwrap();
+        }
+    });
+}
+
 #[test]
 fn the_last_lines_come_first_and_then_each_new_one_at_once() {
     let house = House::new(EVERYTHING);

@@ -19,12 +19,14 @@ pub struct Merge {
     notes: Notes,
 }
 
+/// Time and level of an entry; `None`: something was missed.
+type Peeked = Option<(Moment, Level)>;
+
 /// What comes next.
 struct Head {
     /// Which of the streams' files; `None`: hxe's own lines.
     file: Option<usize>,
-    /// `None`: something was missed.
-    entry: Option<(Moment, Level)>,
+    entry: Peeked,
 }
 
 impl Merge {
@@ -123,24 +125,32 @@ impl Merge {
     }
 
     fn head(&mut self) -> io::Result<Option<Head>> {
+        let mut files = self.peek_files()?;
+        let note = self.notes.peek(&self.home)?;
+        let note = note.map(|found| found.ok().map(|note| (note.at, note.level)));
+        if note.is_some() {
+            // What a run wrote is in the files before there is a line on its end, but may not have been a moment ago.
+            files = self.peek_files()?;
+        }
         let mut earliest: Option<Head> = None;
-        for (number, file) in self.files.iter_mut().enumerate() {
-            if let Some(found) = file.peek(&self.home)? {
+        for (number, found) in files.into_iter().enumerate() {
+            if let Some(found) = found {
                 earlier(&mut earliest, Some(number), found);
             }
         }
-        if let Some(found) = self.notes.peek(&self.home)? {
-            earlier(
-                &mut earliest,
-                None,
-                found.ok().map(|note| (note.at, note.level)),
-            );
+        if let Some(found) = note {
+            earlier(&mut earliest, None, found);
         }
         Ok(earliest)
     }
+
+    fn peek_files(&mut self) -> io::Result<[Option<Peeked>; 2]> {
+        let [stderr, stdout] = &mut self.files;
+        Ok([stderr.peek(&self.home)?, stdout.peek(&self.home)?])
+    }
 }
 
-fn earlier(earliest: &mut Option<Head>, file: Option<usize>, entry: Option<(Moment, Level)>) {
+fn earlier(earliest: &mut Option<Head>, file: Option<usize>, entry: Peeked) {
     let is_first = match (&*earliest, &entry) {
         (None, _) => true,
         (Some(Head { entry: None, .. }), _) => false,
