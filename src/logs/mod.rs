@@ -258,7 +258,7 @@ impl Logs {
     pub fn set(&self, settings: Settings) {
         self.max_files
             .store(settings.max_files as usize, Ordering::Relaxed);
-        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = settings.disk;
+        *self.disk() = settings.disk;
         self.queue.send(Request::Set(settings));
     }
 
@@ -293,9 +293,7 @@ impl Logs {
     fn make_log_dir(&self, id: ProgramId) -> io::Result<()> {
         let growth = self.register.get(id);
         let disk = growth.and_then(|growth| growth.disk());
-        let disk =
-            disk.unwrap_or_else(|| *self.disk.lock().unwrap_or_else(PoisonError::into_inner));
-        if Medium::of(disk) == Medium::Memory {
+        if Medium::of(disk.unwrap_or_else(|| *self.disk())) == Medium::Memory {
             return Ok(());
         }
         dirs::make(&*self.places.log_dir.get()?, id, dirs::LOG_DIR).map(drop)
@@ -494,6 +492,10 @@ impl Logs {
         drop(left);
         let take = |fd: Option<OwnedFd>| dirs::Fifo::of(fd?).ok();
         Some([take(stdout)?, take(stderr)?])
+    }
+
+    fn disk(&self) -> std::sync::MutexGuard<'_, LogDisk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn left(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, OwnedFd>> {
