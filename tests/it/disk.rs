@@ -2,11 +2,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use rustix::process::Signal;
-
 use crate::support::{
-    Daemon, Disk, Follower, Program, Setup, is_alive, kill, need_root, sh, sleeper, status_field,
-    until,
+    Daemon, Disk, Follower, Program, Setup, is_alive, need_root, sh, sleeper, status_field, until,
 };
 
 /// A program that writes `line N` with N from 1, ten a second at most, to the end of the test.
@@ -445,19 +442,13 @@ fn a_log_dir_that_became_a_file_does_not_keep_the_next_daemon_from_serving() {
     program.says("line 1");
     let pid = program.pid();
     let log = daemon.log_dir();
-    let die = || {
-        let server = daemon.server_pid();
-        kill(server, Signal::KILL);
-        until(|| !is_alive(server));
-    };
     // Nobody makes it anew meanwhile.
-    daemon.signal(Signal::STOP);
-    die();
-    fs::remove_dir_all(&log).unwrap();
-    fs::write(&log, "in the way").unwrap();
-    daemon.signal(Signal::CONT);
+    daemon.without_server(|| {
+        fs::remove_dir_all(&log).unwrap();
+        fs::write(&log, "in the way").unwrap();
+    });
     assert_eq!(program.pid(), pid);
-    die();
+    daemon.without_server(|| ());
     assert_eq!(program.pid(), pid);
     assert!(
         daemon.output().contains("(log_dir) cannot be opened"),

@@ -176,14 +176,10 @@ fn an_end_that_only_the_guardian_saw_is_known_as_any_other() {
     let program = daemon.create(&sh("a", script)).started();
     program.says("ready");
     let pid = program.pid();
-    let server = daemon.server_pid();
-    // So that no daemon comes before the program has ended.
-    daemon.signal(Signal::STOP);
-    kill(server, Signal::KILL);
-    until(|| !is_alive(server));
-    kill(pid, Signal::USR1);
-    until(|| !is_alive(pid));
-    daemon.signal(Signal::CONT);
+    daemon.without_server(|| {
+        kill(pid, Signal::USR1);
+        until(|| !is_alive(pid));
+    });
     program.reaches("failed");
     assert_eq!(program.reasons(), ["crash"]);
     let end = newest(&program);

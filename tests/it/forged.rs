@@ -157,20 +157,18 @@ fn a_record_that_speaks_of_init_or_of_the_guardian_is_not_believed() {
     let ids = ["a", "b"].map(|name| daemon.create(&sleeper(name)).started().id);
     let pids = ids.each_ref().map(|id| daemon.program(id).pid());
     let server = daemon.server_pid();
-    // So that no daemon comes before the records are forged.
-    daemon.signal(Signal::STOP);
-    kill(server, Signal::KILL);
-    for pid in pids {
-        kill(pid, Signal::KILL);
-        until(|| !is_alive(pid));
-    }
-    for (id, pid) in ids.iter().zip([1, daemon.pid()]) {
-        let (number, ticks) = (pid.to_string(), start_ticks(pid));
-        let mut lines = TO_BE_KILLED.to_vec();
-        lines.extend([("pid", number.as_str()), ("start-ticks", &ticks)]);
-        forge(&daemon, id, &lines);
-    }
-    daemon.signal(Signal::CONT);
+    daemon.without_server(|| {
+        for pid in pids {
+            kill(pid, Signal::KILL);
+            until(|| !is_alive(pid));
+        }
+        for (id, pid) in ids.iter().zip([1, daemon.pid()]) {
+            let (number, ticks) = (pid.to_string(), start_ticks(pid));
+            let mut lines = TO_BE_KILLED.to_vec();
+            lines.extend([("pid", number.as_str()), ("start-ticks", &ticks)]);
+            forge(&daemon, id, &lines);
+        }
+    });
     for id in &ids {
         daemon.program(id).reaches("stopped");
     }

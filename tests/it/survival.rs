@@ -137,14 +137,10 @@ fn the_guardian_knows_how_a_program_ended_meanwhile_and_its_last_words() {
     let program = daemon.create(&fragile("a")).started();
     program.says("ready");
     let pid = program.pid();
-    let server = daemon.server_pid();
-    // So that no daemon comes before the program has ended.
-    daemon.signal(Signal::STOP);
-    kill(server, Signal::KILL);
-    until(|| !is_alive(server));
-    kill(pid, Signal::USR1);
-    until(|| !is_alive(pid));
-    daemon.signal(Signal::CONT);
+    daemon.without_server(|| {
+        kill(pid, Signal::USR1);
+        until(|| !is_alive(pid));
+    });
     let ended = program.reaches("failed");
     assert_eq!(ended["exit_code"], 3);
     program.says("last words");

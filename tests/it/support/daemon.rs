@@ -71,6 +71,16 @@ impl Daemon {
         self.pid
     }
 
+    /// Kills the process that serves, and keeps its guardian from starting another one until `then` is done.
+    pub fn without_server(&self, then: impl FnOnce()) {
+        let server = self.server_pid();
+        self.signal(Signal::STOP);
+        kill(server, Signal::KILL);
+        until(|| !is_alive(server));
+        then();
+        self.signal(Signal::CONT);
+    }
+
     /// The process that serves. With a guardian it can be away for a moment.
     pub fn server_pid(&self) -> i32 {
         // Not by `exe`: at that of a daemon that has started a program as another user nobody may look but root with
